@@ -44,7 +44,8 @@ export const exec: Exec = (command, args, options = {}) => {
       child.kill('SIGKILL')
     }
     const timer = setTimeout(
-      () => stop(new FaasError('COMMAND_TIMEOUT', `${shown(command, args)} took longer than ${timeoutMs} ms`)),
+      () =>
+        stop(new FaasError('COMMAND_TIMEOUT', `${shown(command, args)} took longer than ${timeoutMs} ms`)),
       timeoutMs,
     )
     const onAbort = () => stop(new FaasError('COMMAND_FAILED', `${shown(command, args)} was cancelled`))
@@ -83,10 +84,10 @@ export const exec: Exec = (command, args, options = {}) => {
   })
 }
 
-function collect(stream: NodeJS.ReadableStream): () => string {
+function collect(stream: NodeJS.ReadableStream | null): () => string {
   const chunks: Buffer[] = []
   let bytes = 0
-  stream.on('data', (chunk: Buffer) => {
+  stream?.on('data', (chunk: Buffer) => {
     if (bytes < maxOutputBytes) chunks.push(chunk)
     bytes += chunk.length
   })

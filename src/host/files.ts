@@ -59,4 +59,5 @@ export async function readTextIfExists(path: string): Promise<string | undefined
  * Removes a file or a tree; what is not there is no error. It does not follow links. A mount point below is
  * refused by the kernel (EBUSY), but what is mounted there is emptied first: unmount before.
  */
-export const removeTree = (path: string): Promise<void> => rm(path, { recursive: true, force: true, maxRetries: 2 })
+export const removeTree = (path: string): Promise<void> =>
+  rm(path, { recursive: true, force: true, maxRetries: 2 })

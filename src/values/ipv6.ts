@@ -11,7 +11,10 @@ export function ipv6Bytes(text: string): Buffer {
   if (!isIPv6(text) || text.includes('%')) throw new TypeError(`not an IPv6 address: ${JSON.stringify(text)}`)
   const dotted = /^(.*:)(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(text)
   const plain = dotted
-    ? dotted[1] + hexPair(Number(dotted[2]), Number(dotted[3])) + ':' + hexPair(Number(dotted[4]), Number(dotted[5]))
+    ? dotted[1] +
+      hexPair(Number(dotted[2]), Number(dotted[3])) +
+      ':' +
+      hexPair(Number(dotted[4]), Number(dotted[5]))
     : text
   const [head = '', tail] = plain.split('::')
   const headGroups = head === '' ? [] : head.split(':')
@@ -19,7 +22,7 @@ export function ipv6Bytes(text: string): Buffer {
   const zeros = Array.from({ length: 8 - headGroups.length - tailGroups.length }, () => '0')
   const groups = tail === undefined ? headGroups : [...headGroups, ...zeros, ...tailGroups]
   const bytes = Buffer.alloc(16)
-  groups.forEach((group, index) => bytes.writeUInt16BE(Number.parseInt(group, 16), index * 2))
+  for (const [index, group] of groups.entries()) bytes.writeUInt16BE(Number.parseInt(group, 16), index * 2)
   return bytes
 }
 
@@ -27,7 +30,10 @@ const hexPair = (high: number, low: number): string => ((high << 8) | low).toStr
 
 /** Canonical text of 16 bytes: lower case, the longest run of two or more zero groups as `::` (RFC 5952 §4). */
 export function formatIpv6(bytes: Uint8Array): Ipv6 {
-  const groups = Array.from({ length: 8 }, (_, index) => ((bytes[index * 2] ?? 0) << 8) | (bytes[index * 2 + 1] ?? 0))
+  const groups = Array.from(
+    { length: 8 },
+    (_, index) => ((bytes[index * 2] ?? 0) << 8) | (bytes[index * 2 + 1] ?? 0),
+  )
   let best = { start: -1, length: 1 }
   for (let start = 0; start < 8; start++) {
     let length = 0
