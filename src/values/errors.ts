@@ -36,6 +36,13 @@ export const errorCodes = {
   PEER_KEY_TAKEN: { status: 409, fault: 'user' },
   INVITATION_INVALID: { status: 403, fault: 'user' },
   ENDPOINT_UNKNOWN: { status: 409, fault: 'operator' },
+  // a device joining the network
+  INVITATION_CODE_INVALID: { status: 400, fault: 'user' },
+  VPN_CONFIG_INVALID: { status: 409, fault: 'user' },
+  VPN_CONNECTED: { status: 409, fault: 'user' },
+  VPN_NOT_CONNECTED: { status: 409, fault: 'user' },
+  VPN_UNREACHABLE: { status: 504, fault: 'operator' },
+  ROOT_REQUIRED: { status: 403, fault: 'user' },
   // the machine
   ADDRESS_POOL_EMPTY: { status: 507, fault: 'operator' },
   DISK_FULL: { status: 507, fault: 'operator' },
