@@ -50,6 +50,7 @@ export const errorCodes = {
   NOT_READY: { status: 503, fault: 'operator' },
   ALREADY_RUNNING: { status: 503, fault: 'operator' },
   PROGRAM_MISSING: { status: 503, fault: 'operator' },
+  WIREGUARD_CONFIG_REFUSED: { status: 500, fault: 'operator' },
   REGISTRY_CORRUPT: { status: 500, fault: 'operator' },
   STATE_TOO_NEW: { status: 500, fault: 'operator' },
   DAEMON_UNREACHABLE: { status: 503, fault: 'operator' },

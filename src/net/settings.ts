@@ -1,0 +1,31 @@
+/**
+ * Kernel settings of the server's network that the rule for passed sockets leans on. Forwarding is not among them: `wg0.conf` turns
+ * it on, as the guide has it.
+ */
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { FaasError } from '../values/errors.ts'
+import { functionPort } from './addresses.ts'
+
+/**
+ * Turns TCP Fast Open off (a SYN with data would open a flow without `connect`; the firewall refuses it as well), and makes sure that
+ * the functions' port is one that only root may bind. Throws FIREWALL_NOT_IN_PLACE where it is not: a function could then take a
+ * listener's place with the socket it was passed. Idempotent. `procSys` is `/proc/sys`, of the network namespace that serves.
+ */
+export async function applyNetworkSettings({
+  procSys = '/proc/sys',
+}: {
+  readonly procSys?: string
+} = {}): Promise<void> {
+  const tcpFastOpen = join(procSys, 'net/ipv4/tcp_fastopen')
+  if ((await readFile(tcpFastOpen, 'utf8')).trim() !== '0') await writeFile(tcpFastOpen, '0\n')
+
+  const firstOpenPort = Number(await readFile(join(procSys, 'net/ipv4/ip_unprivileged_port_start'), 'utf8'))
+  if (firstOpenPort <= functionPort) {
+    throw new FaasError(
+      'FIREWALL_NOT_IN_PLACE',
+      `net.ipv4.ip_unprivileged_port_start is ${firstOpenPort}: any process may listen on port ${functionPort}`,
+      { hint: 'run `sysctl -w net.ipv4.ip_unprivileged_port_start=1024` and keep it in /etc/sysctl.d' },
+    )
+  }
+}
