@@ -1,0 +1,242 @@
+/**
+ * The private network's members, as faasd sees them: devices are added, invited, listed and removed, and WireGuard is
+ * told. Every change is one order: check, commit the file, tell WireGuard, answer; so what was answered survives,
+ * and `reconcile` finishes what a crash left between. The same request again gives the same answer.
+ *
+ * An invitation binds to the first key that joins with it. That key may ask again, because an answer can be lost; its
+ * one-time key is closed when the device has shaken hands with its own key, or when the invitation expires.
+ */
+import type { Clock } from '../host/clock.ts'
+import type { Wireguard } from '../net/wireguard.ts'
+import { FaasError } from '../values/errors.ts'
+import type { Ipv6 } from '../values/ipv6.ts'
+import type { PeerName } from '../values/names.ts'
+import { encodeCode } from './code.ts'
+import { type FoundEndpoint, renderEndpoint } from './endpoint.ts'
+import type { Invitation, Invitations } from './invitations.ts'
+import type { PublicKey } from './keys.ts'
+import { createSerial } from './serial.ts'
+import type { PeerStore } from './store.ts'
+
+/** What a device needs to configure itself. */
+export interface Registration {
+  readonly ipv6: Ipv6
+  readonly server_public_key: PublicKey
+  /** `host:port`. */
+  readonly endpoint: string
+}
+
+/** What a device gets from the join service. */
+export interface JoinAnswer extends Registration {
+  readonly name: PeerName
+  /** A function to try the connection with, where one is deployed. */
+  readonly function?: string
+}
+
+/** `connected`: a handshake within three minutes (WireGuard's own REJECT_AFTER_TIME); `unknown`: WireGuard is down. */
+export type PeerStatus = 'connected' | 'idle' | 'never' | 'unknown'
+
+export interface PeerNetwork extends AsyncDisposable {
+  create(name: PeerName, publicKey: string): Promise<Registration>
+  list(): Promise<readonly { name: PeerName; ipv6: Ipv6; created: string; status: PeerStatus }[]>
+  /** Removes a peer, and closes an open invitation of that name. Throws PEER_UNKNOWN when there is neither. */
+  remove(name: PeerName): Promise<void>
+  /** Throws PEER_EXISTS, ENDPOINT_UNKNOWN, ADDRESS_POOL_EMPTY. `warning` is about the endpoint. */
+  invite(name: PeerName): Promise<{ code: string; expires: string; endpoint: string; warning?: string }>
+  /** For the join service: `source` is the caller's address, which WireGuard has proved. Throws INVITATION_INVALID. */
+  redeem(source: Ipv6, publicKey: string): Promise<JoinAnswer>
+  /** Reads the peers' files, drops what has expired and makes WireGuard's peers those of the files. */
+  reconcile(): Promise<void>
+}
+
+export interface PeerNetworkDeps {
+  readonly store: PeerStore
+  readonly invitations: Invitations
+  readonly wireguard: Pick<Wireguard, 'applyPeers' | 'dump'>
+  readonly serverPublicKey: PublicKey
+  readonly findEndpoint: () => Promise<FoundEndpoint>
+  /** The name of some deployed function, if there is one. */
+  readonly someFunction?: () => string | undefined
+  readonly clock: Clock
+  readonly report: (message: string) => void
+  /** Default one hour. */
+  readonly invitationTtlMs?: number
+}
+
+const connectedMs = 180_000
+const hourMs = 3_600_000
+/** How often a redeemed invitation, or a failed `wg`, is looked at again; and expiry at most. */
+const soonMs = 2_000
+const longestWaitMs = 60_000
+
+export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
+  const { store, invitations, wireguard, serverPublicKey, clock } = deps
+  const serial = createSerial()
+  let timer: NodeJS.Timeout | undefined
+  let isStopped = false
+  /** Whether WireGuard is known to have the peers that the files have. */
+  let isApplied = false
+
+  const isOver = (invitation: Invitation): boolean => Date.parse(invitation.expires) <= clock.now().getTime()
+
+  async function apply(): Promise<void> {
+    isApplied = false
+    const open = invitations.list().filter((invitation) => !isOver(invitation))
+    await wireguard.applyPeers(
+      [...store.list(), ...open].map(({ publicKey, address }) => ({ publicKey, address })),
+    )
+    isApplied = true
+  }
+
+  /** One change; whatever comes of it, what remains to be done later is planned. */
+  const change = <T>(task: () => Promise<T>): Promise<T> => serial(() => task().finally(plan))
+
+  function plan(): void {
+    clearTimeout(timer)
+    const open = invitations.list()
+    if (isStopped || (isApplied && open.length === 0)) return
+    const waits = open.map((invitation) =>
+      invitation.redeemedBy ? soonMs : Date.parse(invitation.expires) - clock.now().getTime(),
+    )
+    const waitMs = Math.min(...waits, isApplied ? longestWaitMs : soonMs)
+    timer = setTimeout(() => void change(sweep).catch(reportSweep), Math.max(waitMs, 100)).unref()
+  }
+
+  let lastTrouble = ''
+  const reportSweep = (error: unknown): void => {
+    const trouble = error instanceof Error ? error.message : String(error)
+    if (trouble !== lastTrouble) deps.report(`peers are not as they should be, trying again: ${trouble}`)
+    lastTrouble = trouble
+  }
+
+  async function sweep(): Promise<void> {
+    const arrived = await arrivedKeys()
+    const closed = await invitations.close(
+      (invitation) =>
+        isOver(invitation) || (invitation.redeemedBy !== undefined && arrived.has(invitation.redeemedBy)),
+    )
+    if (closed.length > 0 || !isApplied) await apply()
+    lastTrouble = ''
+  }
+
+  /** Keys that have shaken hands at least once. */
+  async function arrivedKeys(): Promise<ReadonlySet<string>> {
+    if (!invitations.list().some((invitation) => invitation.redeemedBy)) return new Set()
+    const { peers } = await wireguard.dump()
+    return new Set(
+      peers.filter((peer) => peer.latestHandshakeSeconds !== undefined).map((peer) => peer.publicKey),
+    )
+  }
+
+  function refuseOneTimeKey(publicKey: string): void {
+    if (!invitations.list().some((invitation) => invitation.publicKey === publicKey)) return
+    throw new FaasError('PEER_KEY_TAKEN', 'that is the one-time key of an invitation', {
+      hint: "give the device's own public key",
+    })
+  }
+
+  return {
+    create: (name, publicKey) =>
+      change(async () => {
+        refuseOneTimeKey(publicKey)
+        const { endpoint } = await deps.findEndpoint()
+        const peer = await store.add(name, publicKey)
+        await apply()
+        return { ipv6: peer.address, server_public_key: serverPublicKey, endpoint: renderEndpoint(endpoint) }
+      }),
+
+    async list() {
+      const dump = await wireguard.dump().catch(() => undefined)
+      const handshakes = new Map(
+        dump?.peers.map((peer) => [peer.publicKey as string, peer.latestHandshakeSeconds]),
+      )
+      const nowMs = clock.now().getTime()
+      return store.list().map(({ name, address, created, publicKey }) => {
+        const status = dump ? statusOf(handshakes.get(publicKey), nowMs) : 'unknown'
+        return { name, ipv6: address, created, status }
+      })
+    },
+
+    remove: (name) =>
+      change(async () => {
+        const closed = await invitations.close((invitation) => invitation.name === name)
+        try {
+          await store.remove(name)
+        } catch (error) {
+          if (closed.length === 0 || !(error instanceof FaasError) || error.code !== 'PEER_UNKNOWN')
+            throw error
+        }
+        await apply()
+      }),
+
+    invite: (name) =>
+      change(async () => {
+        if (store.get(name)) {
+          throw new FaasError('PEER_EXISTS', `a peer named ${name} is there already`, {
+            hint: `choose another name, or remove it first: faas vpn remove ${name}`,
+          })
+        }
+        const { endpoint, warning } = await deps.findEndpoint()
+        const expires = new Date(clock.now().getTime() + (deps.invitationTtlMs ?? hourMs))
+        const rendered = renderEndpoint(endpoint)
+        const { invitation, oneTimePrivateKey } = await invitations.open({
+          name,
+          endpoint: rendered,
+          expires,
+        })
+        await apply()
+        const { address } = invitation
+        const code = encodeCode({ name, endpoint, serverPublicKey, oneTimePrivateKey, address, expires })
+        return {
+          code,
+          expires: invitation.expires,
+          endpoint: rendered,
+          ...(warning === undefined ? {} : { warning }),
+        }
+      }),
+
+    redeem: (source, publicKey) =>
+      change(async () => {
+        const invitation = invitations.list().find(({ address }) => address === source)
+        if (!invitation || isOver(invitation)) throw refused('no invitation is open at this address')
+        const { name, redeemedBy, endpoint } = invitation
+        if (redeemedBy !== undefined && redeemedBy !== publicKey)
+          throw refused('another device has used this code')
+        refuseOneTimeKey(publicKey)
+        const peer = await store.add(name, publicKey)
+        if (redeemedBy === undefined) await invitations.redeem(source, peer.publicKey)
+        await apply()
+        const tryThis = deps.someFunction?.()
+        return {
+          name,
+          ipv6: peer.address,
+          server_public_key: serverPublicKey,
+          endpoint,
+          ...(tryThis === undefined ? {} : { function: tryThis }),
+        }
+      }),
+
+    reconcile: () =>
+      change(async () => {
+        await store.reload()
+        isApplied = false
+        await invitations.close(isOver)
+        await apply()
+        await sweep()
+      }),
+
+    async [Symbol.asyncDispose]() {
+      isStopped = true
+      clearTimeout(timer)
+      await serial(async () => {})
+    },
+  }
+}
+
+function statusOf(latestHandshakeSeconds: number | undefined, nowMs: number): PeerStatus {
+  if (latestHandshakeSeconds === undefined) return 'never'
+  return nowMs - latestHandshakeSeconds * 1000 < connectedMs ? 'connected' : 'idle'
+}
+
+const refused = (why: string): FaasError =>
+  new FaasError('INVITATION_INVALID', why, { hint: 'ask for a new code: faas vpn invite NAME' })
