@@ -37,9 +37,12 @@ export async function createApi({
   pace,
   jsonBodyTimeoutMs = 10_000,
 }: ApiDeps): Promise<FastifyInstance> {
+  const reportFailure = (error: FaasError, request: FastifyRequest) => {
+    if (error.status >= 500) report?.({ method: request.method, path: pathOf(request), error })
+  }
   const answerError = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const failure = toApiError(error)
-    if (failure.status >= 500) report?.({ method: request.method, path: pathOf(request), error: failure })
+    reportFailure(failure, request)
     return reply.code(failure.status).type('application/json; charset=utf-8').send(renderError(failure))
   }
   const app = Fastify({
@@ -76,7 +79,7 @@ export async function createApi({
   })
 
   await app.register(async (json) => limitJsonBodies(json, platform, jsonBodyTimeoutMs))
-  await app.register(async (archives) => registerDeployRoute(archives, platform, pace))
+  await app.register(async (archives) => registerDeployRoute(archives, { platform, reportFailure, pace }))
   await app.ready()
   return app
 }

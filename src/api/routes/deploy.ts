@@ -11,7 +11,17 @@ import { openUpload, type UploadPace } from '../upload.ts'
 import { readInput } from './route.ts'
 import { linesOfJson, startStream, wantsLinesOfJson } from './streams.ts'
 
-export function registerDeployRoute(app: FastifyInstance, platform: Platform, pace?: UploadPace): void {
+export interface DeployRouteDeps {
+  readonly platform: Platform
+  /** Shows a failure its way to the log, where it has no status left that would. */
+  readonly reportFailure: (error: FaasError, request: FastifyRequest) => void
+  readonly pace?: UploadPace | undefined
+}
+
+export function registerDeployRoute(
+  app: FastifyInstance,
+  { platform, reportFailure, pace }: DeployRouteDeps,
+): void {
   // Any content type, untouched: curl's --data-binary says application/x-www-form-urlencoded.
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', (_request, _payload, done) => done(null))
@@ -31,7 +41,9 @@ export function registerDeployRoute(app: FastifyInstance, platform: Platform, pa
         return lines.hasStarted() ? await lines.end({ result: answer }) : answer
       } catch (error) {
         if (!lines.hasStarted()) throw error
-        return await lines.end(toEnvelope(toApiError(error)))
+        const failure = toApiError(error)
+        reportFailure(failure, request)
+        return await lines.end(toEnvelope(failure))
       }
     },
   })

@@ -1,0 +1,52 @@
+/** `faas describe NAME`: everything about a function, with its counters. */
+import { Command } from 'commander'
+import type { FunctionDetail, FunctionStats } from '../api/answers.ts'
+import { type CliContext, printResult } from './context.ts'
+import { renderArgv, renderBytes, renderPairs } from './text.ts'
+
+export function describeCommand(context: CliContext): Command {
+  const command = new Command('describe')
+    .description('show everything about a function')
+    .argument('<name>', 'name of the function')
+  return command.action(async (name: string) => {
+    const client = context.createClient()
+    const detail = await client.call('describe', { name })
+    const stats = await client.call('stats', { name })
+    printResult(context, command, { ...detail, stats }, () => renderDetail(detail, stats))
+  })
+}
+
+function renderDetail(detail: FunctionDetail, { connections, memory_bytes, cpu_ms }: FunctionStats): string {
+  const { limits, timeouts } = detail
+  return renderPairs([
+    ['name', detail.name],
+    ['address', detail.ip],
+    ['url', detail.url],
+    ['state', `${detail.state}, ${detail.instances} of at most ${detail.max_instances} instances`],
+    ['contract', detail.contract],
+    ['image', detail.image],
+    ['rootfs', detail.rootfs],
+    ['command', renderArgv(detail.cmd)],
+    ['directory', detail.working_dir],
+    ['user', detail.user],
+    ['variables', detail.env.join(' ')],
+    ['memory', renderBytes(limits.memory_bytes)],
+    ['cpu', `${limits.cpu_millis / 1000} cores`],
+    ['pids', String(limits.pids)],
+    ['/tmp', renderBytes(limits.tmp_bytes)],
+    [
+      'time limits',
+      `connect ${timeouts.connect_ms} ms, total ${timeouts.total_ms} ms, queue ${timeouts.queue_ms} ms`,
+    ],
+    ['created', detail.created],
+    ['updated', detail.updated],
+    [
+      'connections',
+      `${connections.accepted} accepted, ${connections.passed} passed, ${connections.refused} refused, ${connections.failed} failed`,
+    ],
+    [
+      'in use',
+      `${memory_bytes === null ? 'unknown' : renderBytes(memory_bytes)} memory, ${cpu_ms ?? 'unknown'} ms of CPU time`,
+    ],
+  ])
+}

@@ -1,0 +1,35 @@
+/** The `faas` program: reads the environment, constructs what the commands need, ends with their exit code. */
+import { readFileSync } from 'node:fs'
+import { createClient } from '../api/client.ts'
+import { createTransport } from '../api/transport.ts'
+import type { CliContext } from './context.ts'
+import { exitCodes } from './exit-codes.ts'
+import { runCli } from './run.ts'
+
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string
+}
+const interrupt = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    // Whoever asks twice does not want to wait.
+    if (interrupt.signal.aborted) process.exit(exitCodes.interrupted.code)
+    interrupt.abort()
+  })
+}
+// `faas logs | head`: the reader has what it wanted.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+
+const transport = () => createTransport(process.env['FAAS_HOST'])
+const context: CliContext = {
+  stdin: process.stdin,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  env: process.env,
+  version,
+  createClient: () => createClient({ transport: transport() }),
+  signal: interrupt.signal,
+}
+const code = await runCli(process.argv.slice(2), { context, createTransport: transport, more: [] })
+// Not by falling off the end: an open standard input would hold the process. Writes to stdout are synchronous here.
+process.exit(code)
