@@ -66,7 +66,7 @@ export interface Endpoint {
 
 /**
  * The uid that owns the local TCP socket whose own end is `local` and whose other end is `remote`; undefined when
- * the kernel knows no such socket. Asked for one exact 4-tuple, so other sockets cost nothing.
+ * the kernel knows no such socket or no process holds it any more. Asked for one exact 4-tuple, so other sockets cost nothing.
  */
 export function socketOwner({ local, remote }: { local: Endpoint; remote: Endpoint }): number | undefined {
   const fd = libc.must(
@@ -78,8 +78,10 @@ export function socketOwner({ local, remote }: { local: Endpoint; remote: Endpoi
     libc.must(libc.send(fd, request, request.length, 0), 'send sock_diag')
     const answer = Buffer.alloc(8192)
     const bytes = libc.must(libc.recv(fd, answer, answer.length, 0), 'recv sock_diag')
-    // inet_diag_msg: 4 bytes, then inet_diag_sockid (48), expires, rqueue, wqueue (4 each), uid.
+    // inet_diag_msg: 4 bytes, then inet_diag_sockid (48), expires, rqueue, wqueue, uid, inode (4 each).
     if (bytes < headerBytes + 72 || answer.readUInt16LE(4) === NLMSG_ERROR) return undefined
+    // A socket that its process has closed already has no inode, and kernels then name root as its owner.
+    if (answer.readUInt32LE(headerBytes + 4 + 48 + 16) === 0) return undefined
     return answer.readUInt32LE(headerBytes + 4 + 48 + 12)
   } finally {
     libc.close(fd)
