@@ -1,0 +1,236 @@
+/**
+ * The command line that runc and crun share, and the clean-up that neither does alone. A container is found by
+ * its id only: after a crash there is no other memory of it.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { closeSync, constants, openSync, rmSync } from 'node:fs'
+import { readdir, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Exec } from '../host/exec.ts'
+import { readTextIfExists } from '../host/files.ts'
+import { makeFifo } from '../host/native/fifo.ts'
+import { FaasError } from '../values/errors.ts'
+import type { Cgroups } from './cgroups.ts'
+import { checkContainerId } from './container.ts'
+import type { ContainerState, OciRuntime, RunOptions } from './oci-runtime.ts'
+
+export interface RuntimeDeps {
+  readonly exec: Exec
+  readonly cgroups: Cgroups
+  /** Where the runtime keeps its state. Default: the runtime's own, so that its plain `list` shows our containers. */
+  readonly stateRoot?: string
+}
+
+/** How one runtime differs from the other. */
+export interface Dialect {
+  readonly name: 'runc' | 'crun'
+  readonly stateRoot: string
+  /** Options before the command that send the runtime's errors to a file. */
+  logOptions(path: string): readonly string[]
+  /** Whether an error says that the container is not there, or has ended. */
+  readonly gone: RegExp
+}
+
+const defaultRunTimeoutMs = 30_000
+const environment = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' }
+
+/** Last words of a runtime: the `msg` of its last JSON log line, or that line as it is. */
+export function lastWords(log: string): string {
+  const line = log.trim().split('\n').at(-1) ?? ''
+  try {
+    const entry: unknown = JSON.parse(line)
+    if (typeof entry === 'object' && entry !== null && 'msg' in entry) return String(entry.msg)
+  } catch {
+    // not JSON: the program may have died before it set its log up
+  }
+  return line
+}
+
+/**
+ * Starts a runtime with an empty pipe as stdin. Not /dev/null: crun gives the three descriptors to the container's
+ * user, and it would own the host's node. Not a socket: one would belong to the host's network namespace.
+ */
+function start(
+  program: string,
+  args: readonly string[],
+  { bundle, stdout, stderr }: RunOptions,
+): ChildProcess {
+  const path = join(bundle, 'stdin')
+  makeFifo(path)
+  const stdin = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    // poll() sees the end of a FIFO only after it has had a writer.
+    closeSync(openSync(path, constants.O_WRONLY))
+    rmSync(path)
+    return spawn(program, args, { stdio: [stdin, stdout, stderr], env: environment, detached: true })
+  } finally {
+    closeSync(stdin)
+  }
+}
+
+interface Ending {
+  readonly code: number | null
+  readonly killedBy: string | undefined
+}
+
+/**
+ * Waits for a runtime's own process. It is started in a session of its own, so that one signal ends it with its
+ * helpers, and Ctrl-C in the daemon's terminal does not reach it.
+ */
+function ending(child: ChildProcess, program: string, options: RunOptions): Promise<Ending> {
+  const { signal, timeoutMs = defaultRunTimeoutMs } = options
+  return new Promise((resolve, reject) => {
+    let killedBy: string | undefined
+    const stop = (why: string) => {
+      killedBy ??= why
+      if (child.pid !== undefined) killGroup(child.pid)
+    }
+    const onAbort = () => stop('it was cancelled')
+    const timer = setTimeout(() => stop(`it took longer than ${timeoutMs} ms`), timeoutMs)
+    const settle = () => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    }
+    signal?.addEventListener('abort', onAbort, { once: true })
+    if (signal?.aborted) onAbort()
+    child.once('error', (error: NodeJS.ErrnoException) => {
+      settle()
+      reject(
+        error.code === 'ENOENT'
+          ? new FaasError('PROGRAM_MISSING', `the program ${program} is not installed`, {
+              hint: `install ${program} and try again`,
+              cause: error,
+            })
+          : new FaasError('RUNTIME_FAILED', `${program} cannot be started: ${error.message}`, {
+              cause: error,
+            }),
+      )
+    })
+    child.once('exit', (code) => {
+      settle()
+      resolve({ code, killedBy })
+    })
+  })
+}
+
+function killGroup(leader: number): void {
+  try {
+    process.kill(-leader, 'SIGKILL')
+  } catch {
+    // it ended by itself
+  }
+}
+
+const readPid = async (path: string): Promise<number> => {
+  const pid = Number((await readFile(path, 'utf8')).trim())
+  if (Number.isInteger(pid) && pid > 1) return pid
+  throw new Error(`${path} holds no pid`)
+}
+
+export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): OciRuntime {
+  const { exec, cgroups, stateRoot = dialect.stateRoot } = deps
+  const { name } = dialect
+  const root = stateRoot === dialect.stateRoot ? [] : ['--root', stateRoot]
+
+  const command = (...args: string[]) => exec(name, [...root, ...args], { env: environment })
+
+  const isGone = (error: unknown): boolean =>
+    error instanceof FaasError && error.code === 'COMMAND_FAILED' && dialect.gone.test(error.message)
+
+  const remove = async (id: string): Promise<void> => {
+    checkContainerId(id)
+    // Ended first, the runtime does not wait for it; removed last, what the runtime did not know is gone too.
+    await cgroups.kill(id)
+    await command('delete', '--force', id).catch((error: unknown) => {
+      if (!isGone(error)) throw error
+    })
+    await cgroups.remove(id)
+    await rm(join(stateRoot, id), { recursive: true, force: true })
+  }
+
+  /** Removes what a failed start left. That it fails too must not hide why the start did. */
+  const removeAfterFailure = (id: string): Promise<void> => remove(id).catch(() => {})
+
+  const run = async (options: RunOptions): Promise<{ pid: number }> => {
+    const { id, bundle, stdout, stderr, signal } = options
+    checkContainerId(id)
+    const pidFile = join(bundle, 'pid')
+    const log = join(bundle, 'runtime.log')
+    await Promise.all([pidFile, log].map((path) => rm(path, { force: true })))
+    const args = [
+      ...root,
+      ...dialect.logOptions(log),
+      'run',
+      '--detach',
+      // A keyring for each container would be charged to one user, ID_BASE, which may have 200; the seccomp profile
+      // denies the calls that reach any.
+      '--no-new-keyring',
+      ...['--pid-file', pidFile],
+      ...['--bundle', bundle],
+      id,
+    ]
+    const { code, killedBy } = await ending(start(name, args, options), name, options)
+    if (code === 0 && signal?.aborted !== true) {
+      try {
+        return { pid: await readPid(pidFile) }
+      } catch (cause) {
+        await removeAfterFailure(id)
+        throw new FaasError('RUNTIME_FAILED', `${name} started ${id} and did not say its pid`, { cause })
+      }
+    }
+    const words = lastWords((await readTextIfExists(log)) ?? '')
+    await removeAfterFailure(id)
+    const why =
+      killedBy ?? (signal?.aborted === true ? 'it was cancelled' : words || `it exited with ${code}`)
+    throw new FaasError('RUNTIME_FAILED', `${name} could not start ${id}: ${why}`, { cause: signal?.reason })
+  }
+
+  const list = async (): Promise<ContainerState[]> => {
+    const { stdout } = await command('list', '--format', 'json')
+    const known = parseList(stdout)
+    const ids = new Set(known.map(({ id }) => id))
+    const directories = await readdir(stateRoot).catch(() => [])
+    const broken = directories.filter((id) => !ids.has(id) && isContainerId(id))
+    return [...known, ...broken.map((id) => ({ id, pid: 0, status: 'broken', bundle: '' }))]
+  }
+
+  return {
+    name,
+    version: async () => (await command('--version')).stdout.split('\n')[0] ?? '',
+    run,
+    kill: async (id, signal) => {
+      checkContainerId(id)
+      await command('kill', id, signal).catch((error: unknown) => {
+        if (!isGone(error)) throw error
+      })
+    },
+    delete: remove,
+    list,
+  }
+}
+
+const isContainerId = (id: string): boolean => {
+  try {
+    return checkContainerId(id) === id
+  } catch {
+    return false
+  }
+}
+
+/** The answer of `list --format json`: an array, or `null` where runc has none. */
+export function parseList(text: string): ContainerState[] {
+  const entries: unknown = JSON.parse(text.trim() || 'null')
+  if (!Array.isArray(entries)) return []
+  return entries.flatMap((entry: Partial<ContainerState> | null) =>
+    typeof entry?.id === 'string'
+      ? [
+          {
+            id: entry.id,
+            pid: Number(entry.pid ?? 0),
+            status: String(entry.status ?? ''),
+            bundle: String(entry.bundle ?? ''),
+          },
+        ]
+      : [],
+  )
+}
