@@ -95,7 +95,8 @@ export const peerEntry = z.object({
 })
 export type PeerEntry = z.infer<typeof peerEntry>
 
-export const peerInvited = z.object({ code: z.string(), expires: z.string() })
+/** `warning` is about the endpoint, where it was not stated and had to be found out. */
+export const peerInvited = z.object({ code: z.string(), expires: z.string(), warning: z.string().optional() })
 export type PeerInvited = z.infer<typeof peerInvited>
 
 /** `ok`, or `degraded` (functions answer, something needs care), or `failing` (functions do not answer). */

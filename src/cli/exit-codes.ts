@@ -21,8 +21,13 @@ const byError: Partial<Record<ErrorCode, keyof typeof exitCodes>> = {
   HOST_REFUSED: 'refused',
   ORIGIN_REFUSED: 'refused',
   CALLER_REFUSED: 'refused',
+  NOT_ROOT: 'refused',
+  NOT_RUNNING: 'unreachable',
   INVITATION_INVALID: 'refused',
+  INVITATION_CODE_INVALID: 'refused',
+  ROOT_REQUIRED: 'refused',
   DAEMON_UNREACHABLE: 'unreachable',
+  VPN_UNREACHABLE: 'unreachable',
 }
 
 export const exitCodeOf = (code: ErrorCode): number => exitCodes[byError[code] ?? 'failed'].code

@@ -1,10 +1,14 @@
 /** The `faas` program: reads the environment, constructs what the commands need, ends with their exit code. */
 import { readFileSync } from 'node:fs'
+import { hostname } from 'node:os'
 import { createClient } from '../api/client.ts'
 import { createTransport } from '../api/transport.ts'
+import { systemClock } from '../host/clock.ts'
+import { exec } from '../host/exec.ts'
 import type { CliContext } from './context.ts'
 import { exitCodes } from './exit-codes.ts'
 import { runCli } from './run.ts'
+import { vpnCommand } from './vpn/vpn.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   version: string
@@ -30,6 +34,12 @@ const context: CliContext = {
   createClient: () => createClient({ transport: transport() }),
   signal: interrupt.signal,
 }
-const code = await runCli(process.argv.slice(2), { context, createTransport: transport, more: [] })
+const vpn = vpnCommand(context, {
+  exec,
+  clock: systemClock,
+  isRoot: process.geteuid?.() === 0,
+  hostname: hostname(),
+})
+const code = await runCli(process.argv.slice(2), { context, createTransport: transport, more: [vpn] })
 // Not by falling off the end: an open standard input would hold the process. Writes to stdout are synchronous here.
 process.exit(code)

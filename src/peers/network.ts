@@ -42,7 +42,7 @@ export interface PeerNetwork extends AsyncDisposable {
   /** Removes a peer, and closes an open invitation of that name. Throws PEER_UNKNOWN when there is neither. */
   remove(name: PeerName): Promise<void>
   /** Throws PEER_EXISTS, ENDPOINT_UNKNOWN, ADDRESS_POOL_EMPTY. `warning` is about the endpoint. */
-  invite(name: PeerName): Promise<{ code: string; expires: string; endpoint: string; warning?: string }>
+  invite(name: PeerName): Promise<{ code: string; expires: string; warning?: string }>
   /** For the join service: `source` is the caller's address, which WireGuard has proved. Throws INVITATION_INVALID. */
   redeem(source: Ipv6, publicKey: string): Promise<JoinAnswer>
   /** Reads the peers' files, drops what has expired and makes WireGuard's peers those of the files. */
@@ -190,7 +190,6 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
         return {
           code,
           expires: invitation.expires,
-          endpoint: rendered,
           ...(warning === undefined ? {} : { warning }),
         }
       }),

@@ -9,12 +9,11 @@ import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
 import { deviceLink, platformPrefix } from '../../net/addresses.ts'
 import { FaasError, toFaasError } from '../../values/errors.ts'
-import type { Ipv6 } from '../../values/ipv6.ts'
+import { type Ipv6, parseIpv6 } from '../../values/ipv6.ts'
 import type { PeerName } from '../../values/names.ts'
 import type { InvitationCode } from '../code.ts'
 import { type Endpoint, parseEndpoint, renderEndpoint } from '../endpoint.ts'
 import { generateKeyPair, type PrivateKey, type PublicKey, parsePublicKey } from '../keys.ts'
-import type { Registration } from '../network.ts'
 import type { Membership } from './config.ts'
 import type { DeviceDeps } from './device.ts'
 import { disconnect } from './disconnect.ts'
@@ -28,12 +27,14 @@ export interface ConnectOptions {
 }
 
 /** What the API answers to a registration, and a function to test with. */
-export type Register = (
-  name: PeerName,
-  publicKey: PublicKey,
-) => Promise<
-  Omit<Registration, 'server_public_key'> & { server_public_key: string; function?: string | undefined }
->
+export interface Registered {
+  readonly ipv6: string
+  readonly server_public_key: string
+  /** `host:port`. */
+  readonly endpoint: string
+  readonly function?: string | undefined
+}
+export type Register = (name: PeerName, publicKey: PublicKey) => Promise<Registered>
 
 export interface Connection {
   readonly membership: Membership
@@ -82,7 +83,7 @@ export async function connectByRegistering(
     version: 1,
     name,
     private_key: pair.privateKey,
-    address: registered.ipv6,
+    address: parseIpv6(registered.ipv6),
     server_public_key: parsePublicKey(registered.server_public_key),
     endpoint: registered.endpoint,
     created: deps.clock.now().toISOString(),
