@@ -188,3 +188,25 @@ build_coredns() (
   [[ $(coredns_version "$aside/out/coredns") == "$COREDNS_VERSION" ]]
   mv -T "$aside/out" "$FAAS_TOOLS/coredns-$COREDNS_VERSION"
 )
+
+# openresolv for the *device* machine alone, unpacked and not installed, because installing it would take over this host's
+# /etc/resolv.conf. Without it a device is told to configure DNS by hand.
+need_openresolv() {
+  [[ -d $FAAS_TOOLS/openresolv ]] && return
+  command -v apt-get >/dev/null || return 0
+  lock_tools
+  if [[ ! -d $FAAS_TOOLS/openresolv ]]; then step 'fetching openresolv for the device' fetch_openresolv; fi
+  unlock_tools
+}
+
+fetch_openresolv() (
+  set -e
+  aside=$(mktemp -d "$FAAS_TOOLS/.new-openresolv-XXXXXX")
+  trap 'rm -rf "$aside"' EXIT
+  cd "$aside"
+  apt-get download -q openresolv || { apt-get update -q && apt-get download -q openresolv; }
+  dpkg-deb -x openresolv_*.deb tree
+  # Where /usr is not merged in the package (Debian 12 and older) or is (newer): one form.
+  for place in lib sbin; do [[ -e tree/$place/resolvconf ]] || cp -a "tree/usr/$place" tree/; done
+  mv -T tree "$FAAS_TOOLS/openresolv"
+)
