@@ -25,7 +25,6 @@ const byError: Partial<Record<ErrorCode, keyof typeof exitCodes>> = {
   NOT_RUNNING: 'unreachable',
   INVITATION_INVALID: 'refused',
   INVITATION_CODE_INVALID: 'refused',
-  ROOT_REQUIRED: 'refused',
   DAEMON_UNREACHABLE: 'unreachable',
   VPN_UNREACHABLE: 'unreachable',
 }

@@ -36,7 +36,7 @@ export function deviceOf(context: CliContext, deps: VpnDeps, command: Command): 
   return createDevice({ exec, clock, configDirectory: configDirectory(context.env), say })
 }
 
-/** Throws ROOT_REQUIRED before anything is done that would need it later. */
+/** Throws NOT_ROOT before anything is done that would need it later. */
 export function requireRoot({ isRoot }: VpnDeps): void {
   if (!isRoot) throw needsRoot()
 }

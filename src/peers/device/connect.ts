@@ -2,7 +2,7 @@
  * `faas vpn connect`, from top to bottom: get a membership (by an invitation code, by the API, or the one that is kept),
  * set the link up with it, test it. Whatever fails or is interrupted half-way leaves no link, no route and no changed
  * resolver; the device's key is kept where the server may know it already.
- * Failures: VPN_CONNECTED, INVITATION_INVALID, VPN_UNREACHABLE, ROOT_REQUIRED, PROGRAM_MISSING, and the reason of an aborted signal.
+ * Failures: VPN_CONNECTED, INVITATION_INVALID, VPN_UNREACHABLE, NOT_ROOT, PROGRAM_MISSING, and the reason of an aborted signal.
  */
 import { ADDRCONFIG } from 'node:dns'
 import { lookup } from 'node:dns/promises'

@@ -2,7 +2,7 @@
  * The device's WireGuard link, `wg-faas`: kernel WireGuard, else wireguard-go. It has one peer, the server, to which all of
  * fd00:faa5::/32 is routed; nothing else of the device's traffic is touched. Keys reach `wg` in a 0600 file that is
  * removed at once, never in an argument list. Deleting the link takes its address, routes and wireguard-go with it.
- * Failures: ROOT_REQUIRED, PROGRAM_MISSING, COMMAND_FAILED.
+ * Failures: NOT_ROOT, PROGRAM_MISSING, COMMAND_FAILED.
  */
 import { access, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -168,7 +168,7 @@ async function absent(path: string): Promise<void> {
 }
 
 export const needsRoot = (cause?: unknown): FaasError =>
-  new FaasError('ROOT_REQUIRED', 'making a network link needs root', {
+  new FaasError('NOT_ROOT', 'making a network link needs root', {
     hint: 'run it again with sudo',
     cause,
   })
