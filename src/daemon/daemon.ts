@@ -1,0 +1,190 @@
+/**
+ * faasd from its start to its stop. The start order is the recovery order: what earlier runs left is found, what the
+ * registry wants is put in place, and only then is anything answered. A first start and one after a crash are the same.
+ */
+import { chmod, mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { listenApi } from '../api/listen.ts'
+import { createFindUser, findFaasGroup } from '../api/local-users.ts'
+import { createApi } from '../api/server.ts'
+import { createDeploy, createNameLocks } from '../functions/deploy.ts'
+import { createReconciler } from '../functions/execute.ts'
+import { openRegistry } from '../functions/registry.ts'
+import { createRemove } from '../functions/remove.ts'
+import type { Clock } from '../host/clock.ts'
+import type { Exec } from '../host/exec.ts'
+import { acquireLock } from '../host/lock.ts'
+import { socketOwner } from '../host/native/netlink.ts'
+import { createPoller } from '../host/native/poller.ts'
+import { becomeSubreaper } from '../host/native/process.ts'
+import { createImageStore } from '../images/store.ts'
+import { joinPort, serverAddress } from '../net/addresses.ts'
+import { createZoneFile } from '../net/dns.ts'
+import { createFirewall } from '../net/firewall.ts'
+import { createLinks } from '../net/links.ts'
+import { createNameProbe } from '../net/name-probe.ts'
+import { applyNetworkSettings } from '../net/settings.ts'
+import { createWireguard } from '../net/wireguard.ts'
+import { ensureServerFiles, wireguardDirectory } from '../net/wireguard-files.ts'
+import { findEndpoint } from '../peers/endpoint.ts'
+import { loadInvitations } from '../peers/invitations.ts'
+import { startJoinService } from '../peers/join-service.ts'
+import { parsePublicKey } from '../peers/keys.ts'
+import { createPeerNetwork } from '../peers/network.ts'
+import { createPeerStore } from '../peers/store.ts'
+import { createRequests } from '../requests/requests.ts'
+import { detectBundleHost } from '../runtime/bundle.ts'
+import { createCgroups } from '../runtime/cgroups.ts'
+import { chooseRuntime } from '../runtime/choose.ts'
+import { readUsage } from '../runtime/usage.ts'
+import { createFunctionLogs } from '../telemetry/function-log.ts'
+import type { Log } from '../telemetry/log.ts'
+import { createMetrics } from '../telemetry/metrics.ts'
+import type { Config } from './config.ts'
+import { createGuard } from './guard.ts'
+import { createHealthCheck } from './health.ts'
+import { createPlatform } from './platform.ts'
+
+export interface DaemonDeps {
+  readonly config: Config
+  readonly version: string
+  readonly exec: Exec
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** How long requests in flight have when the daemon stops; instances that take longer go on without it. */
+const stopGraceMs = 5_000
+
+/** Starts everything; disposing stops it in reverse. Throws what the caller of a failed start should read. */
+export async function startDaemon({
+  config,
+  version,
+  exec,
+  clock,
+  log,
+}: DaemonDeps): Promise<AsyncDisposable> {
+  const { root, runDirectory, cgroupParent } = config
+  await using starting = new AsyncDisposableStack()
+  const paths = {
+    bundles: join(root, 'bundles'),
+    zone: join(root, 'dns', 'faas.db'),
+    instances: join(runDirectory, 'i'),
+  }
+  await makeDirectories(root, runDirectory, paths.bundles, paths.instances)
+  starting.use(acquireLock(join(runDirectory, 'lock')))
+  becomeSubreaper()
+  await applyNetworkSettings()
+
+  const logs = createFunctionLogs()
+  const metrics = createMetrics()
+  const poller = starting.use(
+    createPoller({ onError: (error) => log.error('daemon', `a callback failed: ${String(error)}`) }),
+  )
+  const registry = await openRegistry({ root, log })
+  const images = await createImageStore({ root, exec })
+  const bundleHost = await detectBundleHost()
+  const cgroups = createCgroups({ facts: bundleHost.cgroups, parent: cgroupParent })
+  const runtime = await chooseRuntime(config.runtime, {
+    exec,
+    cgroups,
+    host: bundleHost,
+    directory: paths.bundles,
+    onRefused: ({ message }) => log.info('init', `crun is not used: ${message}`),
+  })
+  log.info('init', `containers are run by ${await runtime.version()}`)
+
+  const requests = createRequests({
+    poller,
+    log,
+    logs,
+    metrics,
+    runtime,
+    bundles: paths.bundles,
+    runDirectory: paths.instances,
+    cgroupParent,
+    bundleHost,
+  })
+  starting.defer(() => requests.shutdown(stopGraceMs))
+  const firewall = createFirewall({ exec })
+  const names = createNameProbe({ clock })
+  const zone = createZoneFile({ path: paths.zone, servedSerial: () => names.servedSerial() })
+  const links = createLinks({ exec })
+  const reconciler = createReconciler({ registry, images, serving: requests, firewall, links, zone, log })
+
+  const wireguard = createWireguard({ exec })
+  const serverPublicKey = parsePublicKey((await ensureServerFiles()).publicKey)
+  const report = (message: string): void => log.warn('peers', message)
+  const store = await createPeerStore({
+    directory: join(wireguardDirectory, 'peers'),
+    serverPublicKey,
+    now: () => clock.now(),
+    report: ({ path, reason }) => report(`${path}: ${reason}`),
+  })
+  const invitations = await loadInvitations({ path: join(root, 'invitations.json'), report })
+  const peers = starting.use(
+    createPeerNetwork({
+      store,
+      invitations,
+      wireguard,
+      serverPublicKey,
+      findEndpoint: () => findEndpoint(config.endpoint, { exec }),
+      someFunction: () => registry.content.functions.keys().next().value,
+      clock,
+      report,
+    }),
+  )
+
+  const guard = starting.use(
+    createGuard({ poller, firewall, reconciler, peers, setGate: requests.setGate, log }),
+  )
+  await guard.check()
+  const found = (await runtime.list()).filter(({ id }) => id.startsWith('faas-'))
+  const { adopted, removed } = await requests.recover(found)
+  if (adopted + removed > 0) {
+    log.info('init', `of an earlier run, ${adopted} instances go on and ${removed} were removed`)
+  }
+  await reconciler.collect()
+
+  starting.use(startJoinService({ address: serverAddress, port: joinPort, network: peers, report }))
+  const locks = createNameLocks()
+  const functions = { registry, images, serving: requests, reconciler, names, clock, locks }
+  const platform = createPlatform({
+    version,
+    root,
+    registry,
+    images,
+    requests,
+    deploy: createDeploy(functions),
+    remove: createRemove(functions),
+    peers,
+    logs,
+    metrics,
+    usageOf: (id) => readUsage(id, cgroupParent, bundleHost.cgroups),
+    checkHealth: createHealthCheck({ wireguard, names, runtime, guard, root }),
+  })
+  const api = await createApi({
+    platform,
+    report: ({ method, path, error }) =>
+      log.error('api', `${method} ${path}: ${error.code}: ${error.message}`),
+  })
+  starting.defer(() => api.close())
+  starting.use(
+    await listenApi({
+      socketPath: join(runDirectory, 'api.sock'),
+      socketGid: await findFaasGroup({ exec }),
+      handler: (request, response) => api.routing(request, response),
+      socketOwner,
+      findUser: createFindUser({ exec }),
+    }),
+  )
+  return starting.move()
+}
+
+async function makeDirectories(root: string, runDirectory: string, ...inner: string[]): Promise<void> {
+  for (const path of [root, runDirectory, join(root, 'images'), ...inner]) {
+    await mkdir(path, { recursive: true })
+    // Open to be passed through, since roots of containers are reached through them; the umask may have cut it.
+    await chmod(path, path === root || path === runDirectory ? 0o755 : 0o711)
+  }
+}

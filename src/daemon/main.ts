@@ -1,0 +1,49 @@
+/** The `faasd` program: reads the environment, starts the daemon, and stops it in order at SIGTERM or SIGINT. */
+import { readFileSync } from 'node:fs'
+import { systemClock } from '../host/clock.ts'
+import { exec } from '../host/exec.ts'
+import { createLog } from '../telemetry/log.ts'
+import { toFaasError } from '../values/errors.ts'
+import { readConfig } from './config.ts'
+import { startDaemon } from './daemon.ts'
+
+const log = createLog({ write: (line) => void process.stdout.write(line) })
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string
+}
+
+/** A start that fails is worth another try only after whoever runs the server has read why. */
+function failStart(thrown: unknown): never {
+  const { code, message, hint } = toFaasError(thrown)
+  log.error('init', `${code}: ${message}`)
+  if (hint) log.error('init', `hint: ${hint}`)
+  process.exit(1)
+}
+
+const { promise: stopAsked, resolve: askStop } = Promise.withResolvers<NodeJS.Signals>()
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  let asked = false
+  process.on(signal, () => {
+    if (asked) process.exit(1)
+    asked = true
+    askStop(signal)
+  })
+}
+
+try {
+  const daemon = await startDaemon({
+    config: readConfig(process.env),
+    version,
+    exec,
+    clock: systemClock,
+    log,
+  })
+  log.info('init', 'faasd started successfully')
+  const signal = await stopAsked
+  log.info('stop', `${signal}: stopping`)
+  await daemon[Symbol.asyncDispose]()
+  log.info('stop', 'faasd stopped')
+  process.exit(0)
+} catch (error) {
+  failStart(error)
+}

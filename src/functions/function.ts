@@ -1,0 +1,92 @@
+/**
+ * A function: what the registry keeps of it, and what serving it needs. The image's own configuration is kept by the
+ * image store under the image's digest; the record names it.
+ */
+import type { Image, ImageConfig } from '../images/image.ts'
+import type { ContainerUser, Limits } from '../runtime/container.ts'
+import type { Digest } from '../values/digest.ts'
+import { FaasError } from '../values/errors.ts'
+import type { Ipv6 } from '../values/ipv6.ts'
+import type { FunctionName } from '../values/names.ts'
+
+/** How a function gets its requests. */
+export type ContractName = 'fd'
+
+export interface Timeouts {
+  /** From the start of an instance until it has connected to its control socket. */
+  readonly connectMs: number
+  /** The whole life of a request's instance. */
+  readonly totalMs: number
+  /** How long a connection waits while all instances are busy, before it is reset. */
+  readonly queueMs: number
+}
+
+/** What can be set at deploy; a redeploy that leaves something out gets the default again. */
+export interface FunctionOptions {
+  readonly limits: Limits
+  readonly timeouts: Timeouts
+  /** Instances at one time. */
+  readonly maxInstances: number
+  /** `NAME=value`, winning over the image's. */
+  readonly env: readonly string[]
+}
+
+export const defaultTimeouts: Timeouts = { connectMs: 5_000, totalMs: 30_000, queueMs: 10_000 }
+export const defaultMaxInstances = 16
+
+/** One function in `registry.json`: the truth of which everything else is derived. */
+export interface FunctionRecord {
+  readonly address: Ipv6
+  readonly port: number
+  readonly contract: ContractName
+  /** Digest of the image's configuration. */
+  readonly image: Digest
+  /** ISO 8601, UTC: of the first deploy and of the last. */
+  readonly created: string
+  readonly updated: string
+  readonly options: FunctionOptions
+}
+
+/** One version of a function with all that starting an instance of it takes. */
+export interface ServedFunction {
+  readonly name: FunctionName
+  readonly address: Ipv6
+  readonly port: number
+  readonly image: Digest
+  readonly rootfs: string
+  readonly argv: readonly string[]
+  readonly env: readonly string[]
+  readonly cwd: string
+  readonly user: ContainerUser
+  readonly options: FunctionOptions
+}
+
+/**
+ * What an image runs: ENTRYPOINT and CMD together (OCI image specification, config.md). Throws
+ * IMAGE_CONFIG_INVALID when there is neither.
+ */
+export function commandOf(config: ImageConfig): readonly string[] {
+  const argv = [...config.entrypoint, ...config.cmd]
+  if (argv.length > 0) return argv
+  throw new FaasError(
+    'IMAGE_CONFIG_INVALID',
+    'the image has neither ENTRYPOINT nor CMD: there is nothing to run',
+    {
+      hint: 'add a CMD to its Dockerfile',
+    },
+  )
+}
+
+/** The image's variables, overridden by the deploy's, and above both the platform's own. */
+export function environmentOf(
+  image: Image,
+  options: FunctionOptions,
+  platform: { readonly name: FunctionName; readonly address: Ipv6 },
+): readonly string[] {
+  const own = [`FAAS_NAME=${platform.name}`, `FAAS_ADDRESS=${platform.address}`]
+  const values = new Map<string, string>()
+  for (const variable of [...image.config.env, ...options.env, ...own]) {
+    values.set(variable.slice(0, variable.indexOf('=')), variable)
+  }
+  return [...values.values()]
+}

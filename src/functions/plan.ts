@@ -1,0 +1,70 @@
+/**
+ * Deciding what to do, as plain values: from what the registry wants and what there is to the steps between. Pure;
+ * src/functions/execute.ts carries the steps out. A first start, a start after a crash, a deploy and a removal are all
+ * the same difference.
+ */
+
+import type { ZoneRecord } from '../net/dns.ts'
+import type { ListenerAddress } from '../net/firewall.ts'
+import type { Digest } from '../values/digest.ts'
+import type { Ipv6 } from '../values/ipv6.ts'
+import type { FunctionName } from '../values/names.ts'
+import type { RegistryContent } from './registry.ts'
+
+export interface Observed {
+  /** Functions that accept connections now, with the version that answers. */
+  readonly served: ReadonlyMap<FunctionName, Digest>
+  /** Listeners of removed functions whose last requests are still in flight. */
+  readonly draining: readonly ListenerAddress[]
+  /** What the packet filter lets through, or undefined when that is not known. */
+  readonly filter: readonly ListenerAddress[] | undefined
+}
+
+/** In the order in which they are carried out. */
+export type Step =
+  | { readonly kind: 'replaceFilter'; readonly listeners: readonly ListenerAddress[] }
+  | { readonly kind: 'openFilter'; readonly listeners: readonly ListenerAddress[] }
+  | { readonly kind: 'setAddresses'; readonly addresses: readonly Ipv6[] }
+  | { readonly kind: 'serve'; readonly name: FunctionName }
+  | { readonly kind: 'writeZone'; readonly records: readonly ZoneRecord[] }
+  | { readonly kind: 'stopServing'; readonly name: FunctionName }
+  | { readonly kind: 'closeFilter'; readonly listeners: readonly ListenerAddress[] }
+
+const keyOf = ({ address, port }: ListenerAddress): string => `${address}.${port}`
+
+/** The listeners of `some` that are not in `others`. */
+function without(
+  some: readonly ListenerAddress[],
+  others: readonly ListenerAddress[],
+): readonly ListenerAddress[] {
+  const known = new Set(others.map(keyOf))
+  return some.filter((listener) => !known.has(keyOf(listener)))
+}
+
+/**
+ * The steps to what `content` wants. The filter opens before a listener does and closes after the last request;
+ * a name is served before it is told, and forgotten before its listener closes.
+ */
+export function planReconcile(content: RegistryContent, observed: Observed): readonly Step[] {
+  const functions = [...content.functions]
+  const wanted = functions.map(([, { address, port }]) => ({ address, port }))
+  const listeners = [...wanted, ...without(observed.draining, wanted)]
+  const steps: Step[] = []
+  if (observed.filter === undefined) {
+    steps.push({ kind: 'replaceFilter', listeners })
+  } else {
+    const missing = without(listeners, observed.filter)
+    if (missing.length > 0) steps.push({ kind: 'openFilter', listeners: missing })
+  }
+  steps.push({ kind: 'setAddresses', addresses: listeners.map(({ address }) => address) })
+  for (const [name, { image }] of functions) {
+    if (observed.served.get(name) !== image) steps.push({ kind: 'serve', name })
+  }
+  steps.push({ kind: 'writeZone', records: functions.map(([name, { address }]) => [name, address]) })
+  for (const name of observed.served.keys()) {
+    if (!content.functions.has(name)) steps.push({ kind: 'stopServing', name })
+  }
+  const surplus = without(observed.filter ?? [], listeners)
+  if (surplus.length > 0) steps.push({ kind: 'closeFilter', listeners: surplus })
+  return steps
+}

@@ -1,0 +1,172 @@
+/**
+ * `registry.json`: which functions there are. It is replaced as a whole, and the rename of the new file over the
+ * old one is *the* commit point of deploy and remove (docs/ARCHITECTURE.md). Beside it lies `registry.last-good.json`, the
+ * last content that was written; when `registry.json` cannot be read it is kept aside as
+ * `registry.json.bad-TIME` and the last good one is used, said aloud. Never is it silently empty.
+ * Failures: REGISTRY_CORRUPT (neither can be read), STATE_TOO_NEW (written by a newer faasd), DISK_FULL.
+ */
+import { rename } from 'node:fs/promises'
+import { join } from 'node:path'
+import { z } from 'zod'
+import { readTextIfExists, writeFileAtomic } from '../host/files.ts'
+import type { FreedAddress } from '../net/addresses.ts'
+import type { Log } from '../telemetry/log.ts'
+import { parseDigest } from '../values/digest.ts'
+import { FaasError } from '../values/errors.ts'
+import { parseIpv6 } from '../values/ipv6.ts'
+import { type FunctionName, parseFunctionName } from '../values/names.ts'
+import type { FunctionRecord } from './function.ts'
+
+export interface RegistryContent {
+  readonly functions: ReadonlyMap<FunctionName, FunctionRecord>
+  /** Addresses that were given back and rest until old DNS answers are forgotten. */
+  readonly resting: readonly FreedAddress[]
+}
+
+export interface Registry {
+  readonly content: RegistryContent
+  /**
+   * Replaces the content, durably: when it resolves, it survives a power cut; when it throws, the old content holds.
+   * Changes are made one after another: `change` sees what the one before it wrote.
+   */
+  commit(change: (content: RegistryContent) => RegistryContent): Promise<void>
+}
+
+const formatVersion = 1
+const checked = <T>(parse: (text: string) => T) =>
+  z.string().transform((text, context): T => {
+    try {
+      return parse(text)
+    } catch (error) {
+      context.addIssue(error instanceof Error ? error.message : String(error))
+      return z.NEVER
+    }
+  })
+const positive = z.int().positive()
+const record = z.object({
+  address: checked(parseIpv6),
+  port: positive,
+  contract: z.literal('fd'),
+  image: checked(parseDigest),
+  created: z.iso.datetime(),
+  updated: z.iso.datetime(),
+  options: z.object({
+    limits: z.object({ memoryBytes: positive, cpuMillis: positive, pids: positive, tmpBytes: positive }),
+    timeouts: z.object({ connectMs: positive, totalMs: positive, queueMs: positive }),
+    maxInstances: positive,
+    env: z.array(z.string()),
+  }),
+})
+/** Pairs, not an object: a function may be called `constructor`. */
+const file = z.object({
+  version: z.literal(formatVersion),
+  functions: z.array(z.tuple([checked(parseFunctionName), record])),
+  resting: z.array(z.object({ address: checked(parseIpv6), freedAtMs: z.number() })),
+})
+
+/** The text of `registry.json`. Same content, same bytes: functions are sorted by name. */
+export function renderRegistry({ functions, resting }: RegistryContent): string {
+  const sorted = [...functions].sort(([a], [b]) => (a < b ? -1 : 1))
+  return `${JSON.stringify({ version: formatVersion, functions: sorted, resting }, undefined, 1)}\n`
+}
+
+/** Reads {@link renderRegistry}'s text. Throws STATE_TOO_NEW, or REGISTRY_CORRUPT naming what is wrong. */
+export function parseRegistry(text: string): RegistryContent {
+  const json = parseJson(text)
+  const version = z.object({ version: z.number() }).safeParse(json).data?.version
+  if (version !== undefined && version > formatVersion) {
+    throw new FaasError(
+      'STATE_TOO_NEW',
+      `registry.json has format ${version}, this faasd knows ${formatVersion}`,
+      {
+        hint: 'install the faasd that wrote it, or a newer one',
+      },
+    )
+  }
+  const parsed = file.safeParse(json)
+  if (!parsed.success)
+    throw new FaasError('REGISTRY_CORRUPT', `registry.json: ${z.prettifyError(parsed.error)}`)
+  const functions = new Map(parsed.data.functions)
+  if (functions.size !== parsed.data.functions.length) {
+    throw new FaasError('REGISTRY_CORRUPT', 'registry.json names a function twice')
+  }
+  if (new Set([...functions.values()].map(({ address }) => address)).size !== functions.size) {
+    throw new FaasError('REGISTRY_CORRUPT', 'registry.json gives one address to two functions')
+  }
+  return { functions, resting: parsed.data.resting }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw new FaasError('REGISTRY_CORRUPT', `registry.json is no JSON: ${(error as Error).message}`, {
+      cause: error,
+    })
+  }
+}
+
+/** Opens the registry in `root`, or begins an empty one where neither file has ever been. */
+export async function openRegistry({ root, log }: { root: string; log: Log }): Promise<Registry> {
+  const path = join(root, 'registry.json')
+  const lastGoodPath = join(root, 'registry.last-good.json')
+  let content = await load(path, lastGoodPath, log)
+  let turn: Promise<void> = Promise.resolve()
+  return {
+    get content() {
+      return content
+    },
+    commit(change) {
+      const commit = async () => {
+        const next = change(content)
+        const text = renderRegistry(next)
+        await writeDurably(path, text)
+        content = next
+        // After the commit: if we die in between, the last good one is one change older and never used.
+        await writeDurably(lastGoodPath, text).catch((error: unknown) =>
+          log.warn('registry', `no copy of registry.json could be kept: ${String(error)}`),
+        )
+      }
+      const mine = turn.then(commit)
+      turn = mine.catch(() => {})
+      return mine
+    },
+  }
+}
+
+async function writeDurably(path: string, text: string): Promise<void> {
+  try {
+    await writeFileAtomic(path, text, { mode: 0o600 })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
+    throw new FaasError('DISK_FULL', `no room on the disk to write ${path}`, {
+      hint: 'free some space: `faas rm NAME`, or a larger disk',
+      cause: error,
+    })
+  }
+}
+
+async function load(path: string, lastGoodPath: string, log: Log): Promise<RegistryContent> {
+  const text = await readTextIfExists(path)
+  const lastGood = await readTextIfExists(lastGoodPath)
+  if (text === undefined && lastGood === undefined) return { functions: new Map(), resting: [] }
+  if (text !== undefined) {
+    try {
+      return parseRegistry(text)
+    } catch (error) {
+      if (!(error instanceof FaasError) || error.code !== 'REGISTRY_CORRUPT') throw error
+      const aside = `${path}.bad-${new Date().toISOString().replaceAll(':', '')}`
+      await rename(path, aside)
+      log.error('registry', `${error.message}; it is kept as ${aside}`)
+    }
+  }
+  if (lastGood === undefined) {
+    throw new FaasError('REGISTRY_CORRUPT', `${path} cannot be read and there is no last good copy of it`, {
+      hint: `restore ${path} from a backup; the damaged one lies beside it`,
+    })
+  }
+  const content = parseRegistry(lastGood)
+  log.error('registry', `the last good registry is used: ${content.functions.size} functions`)
+  await writeDurably(path, lastGood)
+  return content
+}

@@ -1,0 +1,170 @@
+/**
+ * One instance: a container from its start to the last trace of it. What exists of it while it lives is its bundle
+ * (`bundles/ID`), its directory of sockets and FIFOs (`RUN/i/ID`), the container with its cgroup, and one pidfd here.
+ * When its init ends, for whatever reason, all of it is removed. A daemon that dies leaves the container running;
+ * the next one finds it by its directory ({@link adoptInstance}).
+ */
+import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { mkdir, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { controlSocketFile, openControlSocket, type WaitingHandler } from '../contracts/fd.ts'
+import type { ServedFunction } from '../functions/function.ts'
+import { removeTree } from '../host/files.ts'
+import { type ExitStatus, pidfdOpen, pidfdSignal, reapPidfd } from '../host/native/process.ts'
+import { closeFd } from '../host/native/sockets.ts'
+import { type BundleHost, writeBundle } from '../runtime/bundle.ts'
+import type { OciRuntime } from '../runtime/oci-runtime.ts'
+import { type OutputDeps, openOutput } from './output.ts'
+
+const SIGKILL = 9
+
+export interface InstanceDeps extends OutputDeps {
+  readonly runtime: OciRuntime
+  /** `FAAS_ROOT/bundles`. */
+  readonly bundles: string
+  /** `/run/faasd/i`. */
+  readonly runDirectory: string
+  readonly cgroupParent: string
+  /** What the host is, found once at start (`detectBundleHost()`). */
+  readonly bundleHost: BundleHost
+}
+
+export interface Instance {
+  readonly id: string
+  /** Resolves when nothing of the instance is left; never rejects. Undefined where the status is not known. */
+  readonly ended: Promise<ExitStatus | undefined>
+  /** Ends every process of the instance at once. Idempotent. */
+  kill(): void
+}
+
+/** `faas-NAME-` and 8 hex digits: the guide finds bundles by `faas-*`, a person their function by its name. */
+const newId = (fn: ServedFunction): string => `faas-${fn.name}-${randomBytes(4).toString('hex')}`
+
+/**
+ * Starts an instance that will connect to its control socket once; `onConnect` then owns the waiting handler.
+ * Throws RUNTIME_FAILED when the container cannot be started; then nothing of it is left.
+ */
+export async function startInstance(
+  fn: ServedFunction,
+  onConnect: (handler: WaitingHandler) => void,
+  deps: InstanceDeps,
+): Promise<Instance> {
+  const id = newId(fn)
+  const directory = join(deps.runDirectory, id)
+  const bundle = join(deps.bundles, id)
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => removeTree(directory))
+  await mkdir(directory, { mode: 0o700 })
+  const output = undo.use(openOutput(directory, fn.name, id, deps))
+  const control = undo.use(openControlSocket(directory, fn.user, deps.poller, onConnect))
+  undo.defer(() => removeTree(bundle))
+  await mkdir(bundle, { mode: 0o711 })
+  const spec = {
+    id,
+    rootfs: fn.rootfs,
+    argv: fn.argv,
+    env: fn.env,
+    cwd: fn.cwd,
+    user: fn.user,
+    hostname: fn.name,
+    limits: fn.options.limits,
+    contract: 'fd',
+    mounts: [control.mount],
+    cgroupParent: deps.cgroupParent,
+  } as const
+  await writeBundle(bundle, spec, deps.bundleHost)
+  undo.defer(() => deps.runtime.delete(id))
+  const { pid } = await output.withWriters((stdout, stderr) =>
+    deps.runtime.run({ id, bundle, stdout, stderr }),
+  )
+  return watchInstance(id, pid, undo.move(), deps)
+}
+
+export interface FoundContainer {
+  readonly id: string
+  readonly pid: number
+}
+
+/**
+ * Takes over a container that an earlier daemon started, so that the request it holds can finish. Undefined when it
+ * never got its connection (its control socket is still there and nobody listens on it) or has ended: then all of it
+ * is removed.
+ */
+export async function adoptInstance(
+  container: FoundContainer,
+  deps: InstanceDeps,
+): Promise<{ readonly instance: Instance; readonly functionName: string } | undefined> {
+  const { id, pid } = container
+  const directory = join(deps.runDirectory, id)
+  const functionName = functionNameOf(id)
+  await using undo = new AsyncDisposableStack()
+  undo.defer(() => removeTree(directory))
+  undo.defer(() => removeTree(join(deps.bundles, id)))
+  undo.defer(() => deps.runtime.delete(id))
+  const waits = !existsSync(directory) || existsSync(join(directory, controlSocketFile))
+  if (functionName === undefined || waits) return undefined
+  undo.use(openOutput(directory, functionName, id, deps))
+  return { instance: watchInstance(id, pid, undo.move(), deps), functionName }
+}
+
+/** Removes directories and bundles of instances whose containers are gone: `keep` are those that live. */
+export async function removeLeftInstances(
+  keep: ReadonlySet<string>,
+  deps: InstanceDeps,
+): Promise<readonly string[]> {
+  const removed = new Set<string>()
+  for (const parent of [deps.runDirectory, deps.bundles]) {
+    for (const id of await readdir(parent)) {
+      if (!idForm.test(id) || keep.has(id)) continue
+      removed.add(id)
+      await deps.runtime.delete(id)
+      await removeTree(join(parent, id))
+    }
+  }
+  return [...removed]
+}
+
+const idForm = /^faas-([a-z0-9-]+)-[0-9a-f]{8}$/
+
+/** The name of the function in an instance's id, or undefined where the id is not one of ours. */
+export const functionNameOf = (id: string): string | undefined => idForm.exec(id)?.[1]
+
+/** Waits for the end of the container's init and then disposes of `remains`, last acquired first. */
+function watchInstance(
+  id: string,
+  pid: number,
+  remains: AsyncDisposableStack,
+  deps: Pick<InstanceDeps, 'poller' | 'log'>,
+): Instance {
+  const pidfd = pidfdOpen(pid)
+  const { promise: initEnded, resolve } = Promise.withResolvers<ExitStatus | undefined>()
+  let open = pidfd !== undefined
+  if (pidfd === undefined) resolve(undefined)
+  else {
+    deps.poller.watch(pidfd, () => {
+      deps.poller.unwatch(pidfd)
+      const status = reapPidfd(pidfd)
+      open = false
+      closeFd(pidfd)
+      resolve(status)
+    })
+  }
+  const dispose = async (): Promise<ExitStatus | undefined> => {
+    const status = await initEnded
+    try {
+      await remains.disposeAsync()
+    } catch (error) {
+      // The next start of the daemon finds what is left; the connection's fate does not hang on it.
+      deps.log.error(id, `could not be removed entirely: ${String(error)}`)
+    }
+    return status
+  }
+  return {
+    id,
+    ended: dispose(),
+    kill() {
+      if (pidfd !== undefined && open) pidfdSignal(pidfd, SIGKILL)
+    },
+  }
+}
