@@ -118,7 +118,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
   }
 
   const observe = (): Observed => ({
-    served: new Map([...serving.served()].map(([name, { image }]) => [name, image])),
+    served: serving.served(),
     draining: [...draining.values()],
     filter,
   })

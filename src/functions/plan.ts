@@ -13,7 +13,7 @@ import type { RegistryContent } from './registry.ts'
 
 export interface Observed {
   /** Functions that accept connections now, with the version that answers. */
-  readonly served: ReadonlyMap<FunctionName, Digest>
+  readonly served: ReadonlyMap<FunctionName, ListenerAddress & { readonly image: Digest }>
   /** Listeners of removed functions whose last requests are still in flight. */
   readonly draining: readonly ListenerAddress[]
   /** What the packet filter lets through, or undefined when that is not known. */
@@ -48,7 +48,10 @@ function without(
 export function planReconcile(content: RegistryContent, observed: Observed): readonly Step[] {
   const functions = [...content.functions]
   const wanted = functions.map(([, { address, port }]) => ({ address, port }))
-  const listeners = [...wanted, ...without(observed.draining, wanted)]
+  const going = [...observed.served].filter(([name]) => !content.functions.has(name))
+  // Requests in flight need the address and the rule: both stay until they have ended.
+  const ending = [...observed.draining, ...going.map(([, { address, port }]) => ({ address, port }))]
+  const listeners = [...wanted, ...without(ending, wanted)]
   const steps: Step[] = []
   if (observed.filter === undefined) {
     steps.push({ kind: 'replaceFilter', listeners })
@@ -58,12 +61,10 @@ export function planReconcile(content: RegistryContent, observed: Observed): rea
   }
   steps.push({ kind: 'setAddresses', addresses: listeners.map(({ address }) => address) })
   for (const [name, { image }] of functions) {
-    if (observed.served.get(name) !== image) steps.push({ kind: 'serve', name })
+    if (observed.served.get(name)?.image !== image) steps.push({ kind: 'serve', name })
   }
   steps.push({ kind: 'writeZone', records: functions.map(([name, { address }]) => [name, address]) })
-  for (const name of observed.served.keys()) {
-    if (!content.functions.has(name)) steps.push({ kind: 'stopServing', name })
-  }
+  for (const [name] of going) steps.push({ kind: 'stopServing', name })
   const surplus = without(observed.filter ?? [], listeners)
   if (surplus.length > 0) steps.push({ kind: 'closeFilter', listeners: surplus })
   return steps

@@ -149,24 +149,27 @@ async function writeDurably(path: string, text: string): Promise<void> {
 async function load(path: string, lastGoodPath: string, log: Log): Promise<RegistryContent> {
   const text = await readTextIfExists(path)
   const lastGood = await readTextIfExists(lastGoodPath)
-  if (text === undefined && lastGood === undefined) return { functions: new Map(), resting: [] }
   if (text !== undefined) {
     try {
       return parseRegistry(text)
     } catch (error) {
       if (!(error instanceof FaasError) || error.code !== 'REGISTRY_CORRUPT') throw error
+      // Without a copy the damaged file stays where it is: a missing one would look like a first start.
+      if (lastGood === undefined) throw noLastGood(path, error)
       const aside = `${path}.bad-${new Date().toISOString().replaceAll(':', '')}`
       await rename(path, aside)
       log.error('registry', `${error.message}; it is kept as ${aside}`)
     }
   }
-  if (lastGood === undefined) {
-    throw new FaasError('REGISTRY_CORRUPT', `${path} cannot be read and there is no last good copy of it`, {
-      hint: `restore ${path} from a backup; the damaged one lies beside it`,
-    })
-  }
+  if (lastGood === undefined) return { functions: new Map(), resting: [] }
   const content = parseRegistry(lastGood)
   log.error('registry', `the last good registry is used: ${content.functions.size} functions`)
   await writeDurably(path, lastGood)
   return content
 }
+
+const noLastGood = (path: string, cause: FaasError): FaasError =>
+  new FaasError('REGISTRY_CORRUPT', `${cause.message}; and there is no last good copy of ${path}`, {
+    hint: `restore ${path} from a backup`,
+    cause,
+  })
