@@ -19,6 +19,8 @@ export interface RuntimeDeps {
   readonly cgroups: Cgroups
   /** Where the runtime keeps its state. Default: the runtime's own, so that its plain `list` shows our containers. */
   readonly stateRoot?: string
+  /** The program, where it is not the runtime's name looked up in the standard directories. */
+  readonly program?: string
 }
 
 /** How one runtime differs from the other. */
@@ -130,9 +132,10 @@ const readPid = async (path: string): Promise<number> => {
 export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): OciRuntime {
   const { exec, cgroups, stateRoot = dialect.stateRoot } = deps
   const { name } = dialect
+  const program = deps.program ?? name
   const root = stateRoot === dialect.stateRoot ? [] : ['--root', stateRoot]
 
-  const command = (...args: string[]) => exec(name, [...root, ...args], { env: environment })
+  const command = (...args: string[]) => exec(program, [...root, ...args], { env: environment })
 
   const isGone = (error: unknown): boolean =>
     error instanceof FaasError && error.code === 'COMMAND_FAILED' && dialect.gone.test(error.message)
@@ -169,7 +172,7 @@ export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): O
       ...['--bundle', bundle],
       id,
     ]
-    const { code, killedBy } = await ending(start(name, args, options), name, options)
+    const { code, killedBy } = await ending(start(program, args, options), program, options)
     if (code === 0 && signal?.aborted !== true) {
       try {
         return { pid: await readPid(pidFile) }

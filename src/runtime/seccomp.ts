@@ -144,8 +144,12 @@ const masked = (index: number, value: number, valueTwo: number): SeccompArgument
   valueTwo,
   op: 'SCMP_CMP_MASKED_EQ',
 })
+/** Numbers past 31 bits: JavaScript's own bit operators would make them negative. */
+const hasBit = (value: number, bit: number): boolean => Math.floor(value / bit) % 2 === 1
 const bits = (mask: number): number[] =>
-  Array.from({ length: 32 }, (_, bit) => 2 ** bit).filter((bit) => Math.floor(mask / bit) % 2 === 1)
+  Array.from({ length: 32 }, (_, position) => 2 ** position).filter((bit) => hasBit(mask, bit))
+/** What a masked argument has when it differs from `value` in `bit`. */
+const otherThan = (value: number, bit: number): number => (hasBit(value, bit) ? 0 : bit)
 
 /** Allows a call while all bits of `mask` in an argument are clear; refuses it with EPERM when one is set. */
 const onlyWithoutBits = (name: string, index: number, mask: number): SeccompRule[] => [
@@ -156,7 +160,13 @@ const onlyWithoutBits = (name: string, index: number, mask: number): SeccompRule
 /** Refuses a call while `argument & mask == value`; allows it as soon as one bit of the mask differs. */
 const exceptMasked = (name: string, index: number, mask: number, value: number): SeccompRule[] => [
   refuse([name], EPERM, masked(index, mask, value)),
-  ...bits(mask).map((bit) => allow([name], masked(index, bit, Math.floor(value / bit) % 2 === 1 ? 0 : bit))),
+  ...bits(mask).map((bit) => allow([name], masked(index, bit, otherThan(value, bit)))),
+]
+
+/** Allows a call while `argument & mask == value`; refuses it with EPERM as soon as one bit of the mask differs. */
+const onlyMasked = (name: string, index: number, mask: number, value: number): SeccompRule[] => [
+  allow([name], masked(index, mask, value)),
+  ...bits(mask).map((bit) => refuse([name], EPERM, masked(index, bit, otherThan(value, bit)))),
 ]
 
 /** `socket` for UNIX 1, IPv4 2 and IPv6 10 only; any other family answers as a kernel without it does. */
@@ -177,8 +187,8 @@ const withArguments: readonly SeccompRule[] = [
   // SIOC*: a socket made by the host would list the host's interfaces and neighbours.
   ...exceptMasked('ioctl', 1, 0xffff_ff00, 0x8900),
   ...onlyWithoutBits('clone', 0, newNamespaces),
-  allow(['mknod'], masked(1, S_IFMT, S_IFIFO)),
-  allow(['mknodat'], masked(2, S_IFMT, S_IFIFO)),
+  ...onlyMasked('mknod', 1, S_IFMT, S_IFIFO),
+  ...onlyMasked('mknodat', 2, S_IFMT, S_IFIFO),
 ]
 
 /** The profile of a contract's containers on an architecture. Same arguments, same value. */
