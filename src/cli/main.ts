@@ -6,8 +6,10 @@ import { createTransport } from '../api/transport.ts'
 import { systemClock } from '../host/clock.ts'
 import { exec } from '../host/exec.ts'
 import type { CliContext } from './context.ts'
+import { downCommand } from './down.ts'
 import { exitCodes } from './exit-codes.ts'
 import { runCli } from './run.ts'
+import { upCommand } from './up.ts'
 import { vpnCommand } from './vpn/vpn.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -40,6 +42,10 @@ const vpn = vpnCommand(context, {
   isRoot: process.geteuid?.() === 0,
   hostname: hostname(),
 })
-const code = await runCli(process.argv.slice(2), { context, createTransport: transport, more: [vpn] })
+const code = await runCli(process.argv.slice(2), {
+  context,
+  createTransport: transport,
+  more: [upCommand(context), downCommand(context), vpn],
+})
 // Not by falling off the end: an open standard input would hold the process. Writes to stdout are synchronous here.
 process.exit(code)
