@@ -1,0 +1,140 @@
+/**
+ * Runs the whole suite: `node test/run.ts [--only check|unit|integration] [FILE…]`.
+ *
+ * - check: types, format, lint, unused code, order of imports. One tool, one result.
+ * - unit: src/**\/*.test.ts, no root, several files at a time.
+ * - integration: test/**\/*.test.ts, as root, one file at a time, because they share the machine's clock and cores.
+ *
+ * Ends with what failed, what was skipped and why, and one line `N passed, N failed, N skipped`. Exit code 1 when anything
+ * failed, or when nothing ran. `fresh` as the only word runs test/fresh/, which is not part of the suite (minutes).
+ */
+import { spawn } from 'node:child_process'
+import { existsSync, globSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { dirname, join, relative } from 'node:path'
+import { run, type test } from 'node:test'
+import { spec } from 'node:test/reporters'
+
+interface Outcome {
+  passed: number
+  readonly failed: string[]
+  readonly skipped: string[]
+}
+
+const root = dirname(import.meta.dirname)
+/** A file that takes longer is ended and counts as failed. */
+const unitLimitMs = 60_000
+const integrationLimitMs = 300_000
+
+const checks: readonly (readonly [string, ...string[]])[] = [
+  ['tsc', '-p', '.'],
+  ['biome', 'ci', '--colors=off'],
+  ['oxlint', '--type-aware', 'src', 'test', 'packaging'],
+  ['knip', '--no-progress'],
+]
+
+async function main(args: readonly string[]): Promise<number> {
+  process.chdir(root)
+  const only = args[0] === '--only' ? args[1] : undefined
+  const files = only === undefined ? args : args.slice(2)
+  const outcome: Outcome = { passed: 0, failed: [], skipped: [] }
+  const begin = performance.now()
+  if (files.length > 0) {
+    await runTests(
+      files.length === 1 && files[0] === 'fresh' ? globSync('test/fresh/*.ts') : files,
+      1,
+      1_800_000,
+      outcome,
+    )
+  } else {
+    const wanted = (part: string) => only === undefined || only === part
+    if (wanted('check')) await runChecks(outcome)
+    if (wanted('check')) await runTests(['test/rooms.test.ts'], 1, unitLimitMs, outcome)
+    if (wanted('unit')) {
+      title('Unit tests')
+      await runTests(sorted('src/**/*.test.ts'), availableParallelism(), unitLimitMs, outcome)
+    }
+    if (wanted('integration')) {
+      title('Integration tests')
+      const integration = sorted('test/**/*.test.ts').filter((file) => file !== 'test/rooms.test.ts')
+      await runTests(integration, 1, integrationLimitMs, outcome)
+    }
+  }
+  return summarize(outcome, performance.now() - begin)
+}
+
+const sorted = (pattern: string) => globSync(pattern).toSorted()
+const title = (text: string) => process.stdout.write(`\n── ${text}\n`)
+
+async function runChecks(outcome: Outcome): Promise<void> {
+  title('Check')
+  for (const [tool, ...args] of checks) {
+    const begin = performance.now()
+    const { code, output } = await runTool(join(root, 'node_modules/.bin', tool), args)
+    const took = `(${Math.round(performance.now() - begin)} ms)`
+    process.stdout.write(`${code === 0 ? '✔' : '✖'} ${tool} ${took}\n`)
+    if (code === 0) outcome.passed += 1
+    else {
+      process.stdout.write(output)
+      outcome.failed.push(`check: ${tool}`)
+    }
+  }
+}
+
+function runTool(program: string, args: readonly string[]): Promise<{ code: number; output: string }> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    let output = ''
+    for (const stream of [child.stdout, child.stderr])
+      stream.on('data', (part: Buffer) => (output += part.toString()))
+    child.once('error', reject)
+    child.once('close', (code) => resolve({ code: code ?? 1, output }))
+  })
+}
+
+async function runTests(
+  files: readonly string[],
+  concurrency: number,
+  timeout: number,
+  outcome: Outcome,
+): Promise<void> {
+  const missing = files.filter((file) => !existsSync(file))
+  outcome.failed.push(...missing.map((file) => `${file}: there is no such file`))
+  const paths = files.filter((file) => existsSync(file)).map((file) => join(root, relative(root, file)))
+  if (paths.length === 0) return
+  const events = run({ files: paths, concurrency, timeout, isolation: 'process' })
+  events.on('test:pass', (data) => count(data, outcome, true))
+  events.on('test:fail', (data) => count(data, outcome, false))
+  const report = events.compose(spec())
+  for await (const part of report) process.stdout.write(part as string)
+}
+
+type Result = test.EventData.TestPass | test.EventData.TestFail
+
+/** Counts tests and not the suites and files around them, unless such a one failed by itself. */
+function count(data: Result, outcome: Outcome, passed: boolean): void {
+  const where = `${data.file === undefined ? '' : `${relative(root, data.file)}: `}${data.name}`
+  if (data.skip !== undefined && data.skip !== false) {
+    outcome.skipped.push(
+      `${where}${typeof data.skip === 'string' && data.skip !== '' ? ` (${data.skip})` : ''}`,
+    )
+  } else if (!passed) {
+    const cause = 'error' in data.details ? (data.details.error as { failureType?: string }) : undefined
+    if (cause?.failureType !== 'subtestsFailed') outcome.failed.push(where)
+  } else if (data.details.type !== 'suite') outcome.passed += 1
+}
+
+function summarize(outcome: Outcome, tookMs: number): number {
+  const list = (heading: string, lines: readonly string[]) => {
+    if (lines.length > 0)
+      process.stdout.write(`\n${heading}\n${lines.map((line) => `  ${line}`).join('\n')}\n`)
+  }
+  list('Skipped:', outcome.skipped)
+  list('Failed:', outcome.failed)
+  const { passed, failed, skipped } = outcome
+  process.stdout.write(`\ntook ${Math.round(tookMs / 1000)} s\n`)
+  process.stdout.write(`${passed} passed, ${failed.length} failed, ${skipped.length} skipped\n`)
+  return failed.length > 0 || passed === 0 ? 1 : 0
+}
+
+process.exitCode = await main(process.argv.slice(2))
