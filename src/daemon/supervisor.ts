@@ -65,7 +65,12 @@ export async function supervisePlatform(deps: SupervisorDeps): Promise<AsyncDisp
   starting.defer(() => wireguard.down())
   await wireguard.up(publicKey)
   log.info('up', `wg0 is up (${await wireguard.kind()})`)
-  starting.use(keepLink(() => wireguard.up(publicKey), deps))
+  const restoreLink = async (): Promise<void> => {
+    if (await wireguard.exists()) return
+    log.warn('up', 'wg0 is gone; making it again')
+    await wireguard.up(publicKey)
+  }
+  starting.use(keepLink(restoreLink, deps))
 
   const zonePath = join(config.root, 'dns', 'faas.db')
   const corefile = join(corednsDirectory, 'Corefile')
@@ -91,15 +96,15 @@ async function endInstances({ config, exec, log }: SupervisorDeps): Promise<void
   }
 }
 
-/** Makes the link again whenever it is gone. */
-function keepLink(bringUp: () => Promise<void>, { log }: Pick<SupervisorDeps, 'log'>): AsyncDisposable {
+/** Runs `restore` whenever a link or an address has changed. */
+function keepLink(restore: () => Promise<void>, { log }: Pick<SupervisorDeps, 'log'>): AsyncDisposable {
   const poller = createPoller({ onError: (error) => log.error('up', String(error)) })
   const monitor = openLinkMonitor()
   let turn: Promise<void> = Promise.resolve()
   let stopped = false
   const look = async (): Promise<void> => {
     if (stopped) return
-    await bringUp().catch((error: unknown) => log.error('up', `wg0: ${toFaasError(error).message}`))
+    await restore().catch((error: unknown) => log.error('up', `wg0: ${toFaasError(error).message}`))
   }
   let planned = false
   poller.watch(monitor, () => {
