@@ -53,14 +53,14 @@ export function checked<T>(code: ErrorCode, parse: () => T): T {
 }
 
 /** Whether bytes of the request's body may still come. */
-export function isBodyPending({ complete, headers }: IncomingMessage): boolean {
-  if (complete) return false
+export function isBodyPending({ complete, readableEnded, headers }: IncomingMessage): boolean {
+  if (complete || readableEnded) return false
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 }
 
 /** Resolves when the rest of the body has been thrown away, the caller has gone, or the time is over. */
 export async function discardBody(request: IncomingMessage): Promise<void> {
-  if (request.complete || request.destroyed) return
+  if (request.complete || request.readableEnded || request.destroyed) return
   const over = new AbortController()
   const stop = () => over.abort()
   request.on('end', stop).on('close', stop).on('error', stop).resume()

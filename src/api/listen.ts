@@ -18,7 +18,7 @@ export interface ListenOptions {
   readonly port?: number
   /** Path of the UNIX socket; none when left out. What is left of an earlier run is replaced: hold the lock. */
   readonly socketPath?: string
-  /** Owning group of the UNIX socket; root's when left out. */
+  /** Owning group of the UNIX socket; our own when left out. */
   readonly socketGid?: number | undefined
   readonly headersTimeoutMs?: number
   readonly handler: RequestHandler
@@ -68,7 +68,7 @@ export async function listenApi(options: ListenOptions): Promise<Listening> {
     await rm(options.socketPath, { force: true })
     const server = started.adopt(createApiServer(options.handler, options), closeServer)
     await listenPrivately(server, options.socketPath)
-    await chown(options.socketPath, 0, options.socketGid ?? 0)
+    if (options.socketGid !== undefined) await chown(options.socketPath, 0, options.socketGid)
   }
 
   const running = started.move()

@@ -1,6 +1,6 @@
 /**
  * The body of a deploy as it arrives: never buffered, read only as fast as it is used.
- * `100 Continue` is sent at the first read, so that whatever is refused before costs the caller no upload.
+ * `100 Continue` is sent at the first read (or before a first line of progress), so that whatever is refused before costs the caller no upload.
  * A caller who sends slower than {@link UploadPace} is cut off; the time that we take ourselves is not counted.
  * Failures while reading: ARCHIVE_TRUNCATED.
  */
@@ -18,6 +18,8 @@ export const defaultPace: UploadPace = { stallMs: 30_000, minBytesPerSecond: 102
 
 export interface Upload {
   readonly body: AsyncIterable<Uint8Array>
+  /** Asks the caller for the body, if it waits to be asked. */
+  askForBody(): void
   /** Aborts when the caller is gone before it has its answer. */
   readonly signal: AbortSignal
 }
@@ -32,15 +34,20 @@ export function openUpload(
     if (!response.writableFinished)
       gone.abort(new FaasError('ARCHIVE_TRUNCATED', 'the caller closed the connection'))
   })
-  return { body: readBody(request, response, pace), signal: gone.signal }
+  let isAsked = request.headers.expect === undefined
+  const askForBody = () => {
+    if (!isAsked) response.writeContinue()
+    isAsked = true
+  }
+  return { body: readBody(request, askForBody, pace), askForBody, signal: gone.signal }
 }
 
 async function* readBody(
   request: IncomingMessage,
-  response: ServerResponse,
+  askForBody: () => void,
   pace: UploadPace,
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  if (request.headers.expect !== undefined && !response.headersSent) response.writeContinue()
+  askForBody()
   const chunks: AsyncIterator<Buffer> = request.iterator({ destroyOnReturn: false })
   let bytes = 0
   let waitedMs = 0

@@ -7,7 +7,7 @@ import { operations } from '../contract.ts'
 import { toDeployOptions } from '../deploy-options.ts'
 import { discardBody, toApiError, toEnvelope } from '../envelope.ts'
 import type { Platform } from '../platform.ts'
-import { openUpload, type UploadPace } from '../upload.ts'
+import { openUpload, type Upload, type UploadPace } from '../upload.ts'
 import { readInput } from './route.ts'
 import { linesOfJson, startStream, wantsLinesOfJson } from './streams.ts'
 
@@ -34,7 +34,7 @@ export function registerDeployRoute(
       const options = toDeployOptions(readInput(operations.deploy, request).query)
       refuseForms(request)
       const upload = openUpload(request.raw, reply.raw, pace ? { pace } : {})
-      const lines = createProgressLines(request, reply)
+      const lines = createProgressLines(request, reply, upload)
       try {
         const deployed = await platform.deploy(name, upload.body, options, upload.signal, lines.progress)
         const answer = inOrder(deployed)
@@ -55,7 +55,7 @@ function inOrder({ name, ip, cmd, warnings }: Deployed): Deployed {
 }
 
 /** The answer as lines of JSON, begun at the first step, so that an earlier failure still has a status of its own. */
-function createProgressLines(request: FastifyRequest, reply: FastifyReply) {
+function createProgressLines(request: FastifyRequest, reply: FastifyReply, { askForBody }: Upload) {
   const isWanted = wantsLinesOfJson(request)
   let started = false
   const write = (line: unknown) => reply.raw.write(`${JSON.stringify(line)}\n`)
@@ -64,7 +64,11 @@ function createProgressLines(request: FastifyRequest, reply: FastifyReply) {
     progress: ({ step, message }: Progress): void => {
       // A caller who does not read its progress loses it: it is never kept in memory.
       if (!isWanted || reply.raw.destroyed || reply.raw.writableNeedDrain) return
-      if (!started) startStream(reply, linesOfJson)
+      if (!started) {
+        // Nothing may come between: past the answer's head it is too late to ask.
+        askForBody()
+        startStream(reply, linesOfJson)
+      }
       started = true
       write({ step, message })
     },
