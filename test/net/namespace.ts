@@ -5,18 +5,18 @@
  */
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readlinkSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { delimiter, resolve } from 'node:path'
 import { test } from 'node:test'
 
 const outerVariable = 'FAAS_TEST_OUTER_NETWORK'
 const network = () => readlinkSync('/proc/self/ns/net')
 
-/** What is missing of `needs`, as a reason for skipping; undefined when all is there. */
+/** What is missing of `needs` (programs by name or absolute path), as a reason for skipping; undefined when all is there. */
 export function missingFor(needs: readonly string[]): string | undefined {
   if (process.getuid?.() !== 0) return 'requires root'
   const directories = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/sbin']
   const missing = needs.filter(
-    (program) => !directories.some((directory) => isExecutable(join(directory, program))),
+    (program) => !directories.some((directory) => isExecutable(resolve(directory, program))),
   )
   return missing.length === 0 ? undefined : `requires ${missing.join(', ')}`
 }
