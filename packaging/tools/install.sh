@@ -17,8 +17,12 @@ attempt() {
   shift
   log=$(mktemp)
   say "[setup] $label …"
+  # A process group of its own, so that Ctrl-C ends all of it.
+  set -m
   "$@" >"$log" 2>&1 </dev/null &
+  set +m
   pid=$!
+  trap "kill -TERM -- -$pid 2>/dev/null; rm -f '$log'" EXIT
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2
     if ((SECONDS - begin >= beat)); then
@@ -27,6 +31,7 @@ attempt() {
     fi
   done
   wait "$pid" || code=$?
+  trap - EXIT
   if ((code != 0)); then
     tail -n 20 "$log" >&2
     rm -f "$log"
@@ -48,6 +53,8 @@ lock_tools() {
     say '[setup] waiting for another installation to end …'
     flock 9
   }
+  # What an installation that was ended left aside.
+  rm -rf "$FAAS_TOOLS"/.new-{node,coredns,openresolv}-*
 }
 unlock_tools() { exec 9>&-; }
 

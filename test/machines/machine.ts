@@ -59,13 +59,30 @@ const enterScript = join(import.meta.dirname, 'enter.sh')
 
 export function openMachine(record: MachineRecord, directory: string): Machine {
   const enter = (argv: readonly string[], cwd: string): string[] => [
-    ...['--target', String(record.pid), '--mount', '--net', '--pid', '--uts', '--ipc', '--cgroup', '--'],
+    ...[
+      '--pdeathsig',
+      'KILL',
+      'nsenter',
+      '--target',
+      String(record.pid),
+      '--mount',
+      '--net',
+      '--pid',
+      '--uts',
+      '--ipc',
+      '--cgroup',
+      '--',
+    ],
     ...[enterScript, directory, cwd, ...argv],
   ]
   const environment = (more: Readonly<Record<string, string>> = {}): Record<string, string> => {
-    const { PATH = '', ...rest } = process.env
+    const { PATH = '' } = process.env
+    // The caller's own faasd settings are not the machine's.
     const inherited = Object.fromEntries(
-      Object.entries(rest).filter((pair): pair is [string, string] => pair[1] !== undefined),
+      Object.entries(process.env).filter(
+        (pair): pair is [string, string] =>
+          pair[1] !== undefined && (!pair[0].startsWith('FAAS_') || pair[0] === 'FAAS_TOOLS_DIR'),
+      ),
     )
     return {
       ...inherited,
@@ -79,11 +96,11 @@ export function openMachine(record: MachineRecord, directory: string): Machine {
     ...record,
     directory,
     exec: (argv, { cwd, env, ...options } = {}) =>
-      exec('nsenter', enter(argv, cwd ?? process.cwd()), { ...options, env: environment(env) }),
+      exec('setpriv', enter(argv, cwd ?? process.cwd()), { ...options, env: environment(env) }),
     sh: async (text, options) =>
       (await machine.exec(['bash', '-euo', 'pipefail', '-c', text], options)).stdout,
     spawn(argv, options = {}) {
-      const child = spawn('nsenter', enter(argv, options.cwd ?? process.cwd()), {
+      const child = spawn('setpriv', enter(argv, options.cwd ?? process.cwd()), {
         env: environment(options.env),
         stdio: options.stdio ?? ['ignore', 'pipe', 'pipe'],
       })
