@@ -1,6 +1,7 @@
 /**
  * TCP and UNIX sockets as raw descriptors: the daemon accepts and hands over, and never reads a byte of a
- * connection, so no Node socket object stands behind them. All descriptors are close-on-exec and non-blocking.
+ * connection, so no Node socket object stands behind them. All descriptors are close-on-exec, and all but accepted TCP
+ * connections non-blocking.
  * Who gets a descriptor from here owns it and closes it with {@link closeFd} or {@link resetTcp}.
  * Failures throw SYSCALL_FAILED.
  */
@@ -11,6 +12,7 @@ import * as libc from './libc.ts'
 const AF_UNIX = 1
 const AF_INET6 = 10
 const SOCK_STREAM = 1
+const SOCK_CLOEXEC = 0o2000000
 const SOCK_CLOEXEC_NONBLOCK = 0o2004000
 const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
@@ -88,12 +90,15 @@ export interface AcceptedTcp {
   readonly peerPort: number
 }
 
-/** The next waiting connection, or undefined when there is none (any more). */
+/**
+ * The next waiting connection, or undefined when there is none (any more). It is blocking, as whoever it is passed to
+ * expects of an accepted connection: O_NONBLOCK belongs to the open description, which both share. We only close it.
+ */
 export function acceptTcp(listener: number): AcceptedTcp | undefined {
   const name = Buffer.alloc(sockaddrIn6Bytes)
   const length = Buffer.alloc(4)
   length.writeUInt32LE(sockaddrIn6Bytes)
-  const fd = libc.accept4(listener, name, length, SOCK_CLOEXEC_NONBLOCK)
+  const fd = libc.accept4(listener, name, length, SOCK_CLOEXEC)
   if (fd >= 0) return { fd, peer: formatIpv6(name.subarray(8, 24)), peerPort: name.readUInt16BE(2) }
   const errno = libc.lastErrno()
   if (transientAcceptErrors.has(errno)) return undefined
