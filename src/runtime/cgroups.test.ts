@@ -65,7 +65,7 @@ test('Cgroups remove what was nested below a container, in every hierarchy, and 
     await cgroups.remove('faas-y')
     await cgroups.remove('faas-y')
     assert.deepEqual(await cgroups.list(), ['faas-x'])
-    await cgroups.kill('faas-z')
+    assert.deepEqual([await cgroups.has('faas-x'), await cgroups.has('faas-y')], [true, false])
     await cgroups.cleanUp()
     assert.deepEqual(await readdir(join(root, 'memory')), ['a', 'other'])
     assert.deepEqual(await readdir(join(root, 'memory/a')), [])

@@ -88,8 +88,8 @@ export async function detectCgroups(): Promise<CgroupFacts> {
 export interface Cgroups {
   readonly facts: CgroupFacts
   readonly parent: string
-  /** Kills every process in the cgroups of a container. Does nothing where there are none. */
-  kill(id: string): Promise<void>
+  /** Whether a container has a cgroup in any hierarchy. */
+  has(id: string): Promise<boolean>
   /** Kills what is in the cgroups of a container and removes them. Idempotent. */
   remove(id: string): Promise<void>
   /** Ids that have a cgroup below the parent, in any hierarchy. */
@@ -197,9 +197,7 @@ export function createCgroups({ facts, parent }: { facts: CgroupFacts; parent: s
   return {
     facts,
     parent,
-    kill: async (id) => {
-      await Promise.all(paths(id).map(async (path) => ((await exists(path)) ? killIn(path) : undefined)))
-    },
+    has: async (id) => (await Promise.all(paths(id).map(exists))).includes(true),
     remove,
     list,
     cleanUp: async () => {

@@ -13,20 +13,23 @@ import { createRunc } from './runc.ts'
 const id = 'faas-hello-0123abcd'
 
 /** A shell script in place of the runtime, and cgroups that only write down what they are asked. */
-async function fakeRuntime(script: string) {
+async function fakeRuntime(script: string, hasCgroup = false) {
   const directory = await mkdtemp(join(tmpdir(), 'runtime-'))
   const program = join(directory, 'runtime')
   await writeFile(program, `#!/bin/sh\n${script}\n`)
   await chmod(program, 0o755)
   const bundle = join(directory, 'bundle')
   await mkdir(bundle)
+  const uid = process.getuid?.() ?? 0
+  const config = { process: { user: { uid: 0 } }, linux: { uidMappings: [{ hostID: uid }] } }
+  await writeFile(join(bundle, 'config.json'), JSON.stringify(config))
   const stateRoot = join(directory, 'state')
   await mkdir(stateRoot)
   const asked: string[] = []
   const cgroups: Cgroups = {
     facts: { version: 2, swap: true, hierarchies: [] },
     parent: 'test',
-    kill: async (name) => void asked.push(`kill ${name}`),
+    has: async () => hasCgroup,
     remove: async (name) => void asked.push(`remove ${name}`),
     list: async () => [],
     cleanUp: async () => {},
@@ -66,14 +69,14 @@ test("run() throws RUNTIME_FAILED with the runtime's last words and removes what
     fake.runc.run(fake.run),
     runtimeFailed(/could not start .*exec: "\/app": no such file$/),
   )
-  assert.deepEqual(fake.asked, [`kill ${id}`, `remove ${id}`])
+  assert.deepEqual(fake.asked, [`remove ${id}`])
   assert.deepEqual(await readdir(fake.stateRoot), [])
 })
 
 test('run() throws RUNTIME_FAILED when the runtime says success and no pid', async () => {
   await using fake = await fakeRuntime('exit 0')
   await assert.rejects(fake.runc.run(fake.run), runtimeFailed(/did not say its pid/))
-  assert.deepEqual(fake.asked, [`kill ${id}`, `remove ${id}`])
+  assert.deepEqual(fake.asked, [`remove ${id}`])
 })
 
 test('run() kills a runtime that hangs, with its children', async () => {
@@ -82,7 +85,7 @@ test('run() kills a runtime that hangs, with its children', async () => {
     fake.runc.run({ ...fake.run, timeoutMs: 100 }),
     runtimeFailed(/took longer than 100 ms/),
   )
-  assert.deepEqual(fake.asked, [`kill ${id}`, `remove ${id}`])
+  assert.deepEqual(fake.asked, [`remove ${id}`])
 })
 
 test('run() stops at an abort and keeps its reason as cause', async () => {
@@ -107,17 +110,29 @@ test('run() throws PROGRAM_MISSING when the runtime is not installed', async () 
   )
 })
 
-test('delete() is content when the runtime does not know the container, and removes what is left of it', async () => {
+test('delete() removes what the runtime does not know or cannot read', async () => {
   await using fake = await fakeRuntime('echo "container does not exist" >&2; exit 1')
   await mkdir(join(fake.stateRoot, id))
   await fake.runc.delete(id)
+  await fake.runc.delete(id)
   assert.deepEqual(await readdir(fake.stateRoot), [])
-  assert.deepEqual(fake.asked, [`kill ${id}`, `remove ${id}`])
+  assert.deepEqual(fake.asked, [`remove ${id}`, `remove ${id}`])
 })
 
-test('delete() throws what the runtime says when it is another thing', async () => {
-  await using fake = await fakeRuntime('echo "cannot open state: permission denied" >&2; exit 1')
-  await assert.rejects(fake.runc.delete(id), /permission denied/)
+test('delete() asks the runtime only for a container outside of our cgroups', async () => {
+  const script = '[ "$*" = "--root $2 delete --force faas-hello-0123abcd" ] && touch "$2/asked"'
+  for (const hasCgroup of [true, false]) {
+    await using fake = await fakeRuntime(script, hasCgroup)
+    await mkdir(join(fake.stateRoot, id))
+    await fake.runc.delete(id)
+    assert.deepEqual(await readdir(fake.stateRoot), hasCgroup ? [] : ['asked'])
+  }
+})
+
+test('run() refuses to print to a device of the host', async () => {
+  await using fake = await fakeRuntime('exit 0')
+  await using device = await open('/dev/null', 'w')
+  await assert.rejects(fake.runc.run({ ...fake.run, stderr: device.fd }), /cannot print to a device/)
 })
 
 test('an id that could be an option or a path reaches no command line', async () => {

@@ -3,8 +3,8 @@
  * its id only: after a crash there is no other memory of it.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, constants, openSync, rmSync } from 'node:fs'
-import { readdir, readFile, rm } from 'node:fs/promises'
+import { closeSync, constants, fchownSync, fstatSync, openSync, rmSync } from 'node:fs'
+import { access, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import { readTextIfExists } from '../host/files.ts'
@@ -46,6 +46,21 @@ export function lastWords(log: string): string {
     // not JSON: the program may have died before it set its log up
   }
   return line
+}
+
+/**
+ * Gives the container's user its stdout and stderr, so that it can open /dev/stdout and /dev/stderr: crun does so,
+ * runc cannot do it for a user namespace. A device would be the host's own and is refused.
+ */
+async function giveOutput({ bundle, stdout, stderr }: RunOptions): Promise<void> {
+  const { process, linux } = JSON.parse(await readFile(join(bundle, 'config.json'), 'utf8'))
+  const base: unknown = linux.uidMappings[0].hostID
+  const owner = Number(base) + Number(process.user.uid)
+  for (const descriptor of [stdout, stderr]) {
+    const found = fstatSync(descriptor)
+    if (found.isCharacterDevice()) throw new FaasError('INTERNAL', 'a container cannot print to a device')
+    fchownSync(descriptor, owner, found.gid)
+  }
 }
 
 /**
@@ -123,6 +138,15 @@ function killGroup(leader: number): void {
   }
 }
 
+const isFailure = (error: unknown): error is FaasError =>
+  error instanceof FaasError && error.code === 'COMMAND_FAILED'
+
+const exists = (path: string): Promise<boolean> =>
+  access(path).then(
+    () => true,
+    () => false,
+  )
+
 const readPid = async (path: string): Promise<number> => {
   const pid = Number((await readFile(path, 'utf8')).trim())
   if (Number.isInteger(pid) && pid > 1) return pid
@@ -137,18 +161,24 @@ export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): O
 
   const command = (...args: string[]) => exec(program, [...root, ...args], { env: environment })
 
-  const isGone = (error: unknown): boolean =>
-    error instanceof FaasError && error.code === 'COMMAND_FAILED' && dialect.gone.test(error.message)
+  const isGone = (error: unknown): boolean => isFailure(error) && dialect.gone.test(error.message)
 
+  /**
+   * What a container consists of besides its processes is its cgroups and its directory of state: ending the cgroups
+   * and removing both is what the runtime's own `delete` does, without starting a program for each request. Only a
+   * container outside of our cgroups (the parent was configured otherwise) is left to the runtime, which knows its pid.
+   */
   const remove = async (id: string): Promise<void> => {
     checkContainerId(id)
-    // Ended first, the runtime does not wait for it; removed last, what the runtime did not know is gone too.
-    await cgroups.kill(id)
-    await command('delete', '--force', id).catch((error: unknown) => {
-      if (!isGone(error)) throw error
-    })
+    const state = join(stateRoot, id)
+    if (!(await cgroups.has(id)) && (await exists(state))) {
+      await command('delete', '--force', id).catch((error: unknown) => {
+        // A state that the runtime cannot read, or that it has just removed: nothing runs by it.
+        if (!isFailure(error)) throw error
+      })
+    }
     await cgroups.remove(id)
-    await rm(join(stateRoot, id), { recursive: true, force: true })
+    await rm(state, { recursive: true, force: true })
   }
 
   /** Removes what a failed start left. That it fails too must not hide why the start did. */
@@ -160,6 +190,7 @@ export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): O
     const pidFile = join(bundle, 'pid')
     const log = join(bundle, 'runtime.log')
     await Promise.all([pidFile, log].map((path) => rm(path, { force: true })))
+    await giveOutput(options)
     const args = [
       ...root,
       ...dialect.logOptions(log),
@@ -188,13 +219,30 @@ export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): O
     throw new FaasError('RUNTIME_FAILED', `${name} could not start ${id}: ${why}`, { cause: signal?.reason })
   }
 
+  /** The state of one container; `broken` where the runtime cannot tell it. */
+  const stateOf = async (id: string): Promise<ContainerState> => {
+    const broken = { id, pid: 0, status: 'broken', bundle: '' }
+    try {
+      return toState(JSON.parse((await command('state', id)).stdout)) ?? broken
+    } catch (error) {
+      if (isFailure(error) || error instanceof SyntaxError) return broken
+      throw error
+    }
+  }
+
+  /** One unreadable state makes `list` as a whole fail, so each directory that it did not tell of is asked for. */
   const list = async (): Promise<ContainerState[]> => {
-    const { stdout } = await command('list', '--format', 'json')
-    const known = parseList(stdout)
-    const ids = new Set(known.map(({ id }) => id))
+    const known = await command('list', '--format', 'json').then(
+      ({ stdout }) => parseList(stdout),
+      (error: unknown) => {
+        if (isFailure(error)) return []
+        throw error
+      },
+    )
+    const told = new Set(known.map(({ id }) => id))
     const directories = await readdir(stateRoot).catch(() => [])
-    const broken = directories.filter((id) => !ids.has(id) && isContainerId(id))
-    return [...known, ...broken.map((id) => ({ id, pid: 0, status: 'broken', bundle: '' }))]
+    const others = directories.filter((id) => !told.has(id) && isContainerId(id))
+    return [...known, ...(await Promise.all(others.map(stateOf)))]
   }
 
   return {
@@ -220,20 +268,15 @@ const isContainerId = (id: string): boolean => {
   }
 }
 
+function toState(entry: unknown): ContainerState | undefined {
+  if (typeof entry !== 'object' || entry === null) return undefined
+  const { id, pid, status, bundle } = entry as Partial<Record<keyof ContainerState, unknown>>
+  if (typeof id !== 'string') return undefined
+  return { id, pid: Number(pid ?? 0), status: String(status ?? ''), bundle: String(bundle ?? '') }
+}
+
 /** The answer of `list --format json`: an array, or `null` where runc has none. */
 export function parseList(text: string): ContainerState[] {
   const entries: unknown = JSON.parse(text.trim() || 'null')
-  if (!Array.isArray(entries)) return []
-  return entries.flatMap((entry: Partial<ContainerState> | null) =>
-    typeof entry?.id === 'string'
-      ? [
-          {
-            id: entry.id,
-            pid: Number(entry.pid ?? 0),
-            status: String(entry.status ?? ''),
-            bundle: String(entry.bundle ?? ''),
-          },
-        ]
-      : [],
-  )
+  return Array.isArray(entries) ? entries.flatMap((entry: unknown) => toState(entry) ?? []) : []
 }
