@@ -34,10 +34,11 @@ export function createFakePlatform(overrides: Partial<Platform> = {}): FakePlatf
       if (bytes === 0) throw new FaasError('ARCHIVE_INVALID', 'the archive is empty')
       received.set(name, bytes)
       options.set(name, asked)
-      const ip = `fd00:faa5:1::${(10 + functions.size).toString(16)}`
+      // As with the real one, a redeploy keeps the address.
+      const ip = functions.get(name)?.ip ?? `fd00:faa5:1::${(10 + functions.size).toString(16)}`
       const cmd = ['python3', '/app/handler.py']
       functions.set(name, {
-        ip: functions.get(name)?.ip ?? ip,
+        ip,
         rootfs: `/var/lib/faasd/images/${name}/rootfs`,
         cmd,
         contract: 'fd',

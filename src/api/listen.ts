@@ -103,8 +103,13 @@ function createApiServer(handler: RequestHandler, { headersTimeoutMs = 10_000 }:
 const refuseForm: RequestHandler = (request, response) =>
   refuse(request, response, new FaasError('NOT_FOUND', 'the request target must be a path'))
 
-function refuseMalformed(error: NodeJS.ErrnoException, socket: Duplex): void {
-  if (error.code === 'HPE_INVALID_METHOD') {
+interface ClientError extends NodeJS.ErrnoException {
+  /** The bytes that could not be read as HTTP. */
+  readonly rawPacket?: Buffer
+}
+
+function refuseMalformed(error: ClientError, socket: Duplex): void {
+  if (error.code === 'HPE_INVALID_METHOD' && /^[A-Z]+ /.test(String(error.rawPacket?.subarray(0, 32)))) {
     return answerAndClose(socket, new FaasError('METHOD_NOT_ALLOWED', 'unknown method'))
   }
   const reason =

@@ -15,6 +15,7 @@ const byError: Partial<Record<ErrorCode, keyof typeof exitCodes>> = {
   NAME_INVALID: 'usage',
   NAME_RESERVED: 'usage',
   OPTION_INVALID: 'usage',
+  INVITATION_CODE_INVALID: 'usage',
   NOT_FOUND: 'notFound',
   FUNCTION_UNKNOWN: 'notFound',
   PEER_UNKNOWN: 'notFound',
@@ -24,7 +25,6 @@ const byError: Partial<Record<ErrorCode, keyof typeof exitCodes>> = {
   NOT_ROOT: 'refused',
   NOT_RUNNING: 'unreachable',
   INVITATION_INVALID: 'refused',
-  INVITATION_CODE_INVALID: 'refused',
   DAEMON_UNREACHABLE: 'unreachable',
   VPN_UNREACHABLE: 'unreachable',
 }
