@@ -38,9 +38,19 @@ export interface DeployOptions {
     readonly totalMs?: number
     /** How long a connection waits while all instances are busy, before it is reset. */
     readonly queueMs?: number
+    /** `listen`: how long without a connection until instances are frozen, and then until they are ended. */
+    readonly pauseMs?: number
+    readonly idleMs?: number
   }
-  /** How many instances may run at one time. */
+  /** How the image gets its requests; found out where it is left out. */
+  readonly contract?: 'fd' | 'listen'
+  /** Ports of the address, and the ports that the image listens on. */
+  readonly ports?: readonly { readonly port: number; readonly target: number }[]
+  /** How many instances may run at one time, and how many are kept when nobody calls. */
   readonly maxInstances?: number
+  readonly minInstances?: number
+  /** An ephemeral layer over the image that can be written. */
+  readonly writable?: boolean
 }
 
 export interface Platform {

@@ -21,7 +21,7 @@ const payload = 'SOCKET'
 
 export interface ControlSocket extends Disposable {
   /** Puts the socket into the container. */
-  readonly mount: BindMount
+  readonly mounts: readonly BindMount[]
 }
 
 /** An instance that has connected and waits for its descriptor. It owns one descriptor of ours. */
@@ -60,7 +60,7 @@ export function openControlSocket(
     onConnect(waitingHandler(control))
   })
   return {
-    mount: { source: path, destination: controlSocketDestination, readOnly: true },
+    mounts: [{ source: path, destination: controlSocketDestination, readOnly: true }],
     [Symbol.dispose]: close,
   }
 }

@@ -33,10 +33,12 @@ import { parsePublicKey } from '../peers/keys.ts'
 import { createPeerNetwork } from '../peers/network.ts'
 import { createPeerStore } from '../peers/store.ts'
 import { createRequests } from '../requests/requests.ts'
+import { createTrafficWatch } from '../requests/traffic.ts'
 import { detectBundleHost } from '../runtime/bundle.ts'
 import { createCgroups } from '../runtime/cgroups.ts'
 import { chooseRuntime } from '../runtime/choose.ts'
-import { readUsage } from '../runtime/usage.ts'
+import { createFreezer } from '../runtime/freezer.ts'
+import { readUsage, type Usage } from '../runtime/usage.ts'
 import { createFunctionLogs } from '../telemetry/function-log.ts'
 import type { Log } from '../telemetry/log.ts'
 import { createMetrics } from '../telemetry/metrics.ts'
@@ -94,6 +96,7 @@ export async function startDaemon({
   })
   log.info('init', `containers are run by ${await runtime.version()}`)
 
+  const usageOf = (id: string): Promise<Usage> => readUsage(id, cgroupParent, bundleHost.cgroups)
   const requests = createRequests({
     poller,
     log,
@@ -104,6 +107,9 @@ export async function startDaemon({
     runDirectory: paths.instances,
     cgroupParent,
     bundleHost,
+    traffic: starting.use(createTrafficWatch({ onError: (error) => log.error('daemon', String(error)) })),
+    freezer: createFreezer({ facts: bundleHost.cgroups, parent: cgroupParent }),
+    usageOf,
   })
   starting.defer(() => requests.shutdown(stopGraceMs))
   const firewall = createFirewall({ exec })
@@ -160,7 +166,7 @@ export async function startDaemon({
     peers,
     logs,
     metrics,
-    usageOf: (id) => readUsage(id, cgroupParent, bundleHost.cgroups),
+    usageOf,
     checkHealth: createHealthCheck({ wireguard, names, runtime, guard, root }),
   })
   const api = await createApi({

@@ -68,6 +68,8 @@ export function createPlatform(deps: PlatformDeps): Platform {
         signal,
         onProgress,
         ...(options.pick === undefined ? {} : { pick: options.pick }),
+        ...(options.contract === undefined ? {} : { contract: options.contract }),
+        ...(options.ports === undefined ? {} : { ports: options.ports }),
       })
       return { name, ip, cmd: [...cmd], ...(warnings.length === 0 ? {} : { warnings: [...warnings] }) }
     },
@@ -152,11 +154,21 @@ function stateOf(stats: ReturnType<Requests['stats']>): FunctionSummary['state']
 }
 
 /** What a deploy leaves out gets the default, also on a redeploy. */
-function toFunctionOptions({ limits, timeouts, maxInstances, env }: DeployOptions): FunctionOptions {
+function toFunctionOptions({
+  contract,
+  limits,
+  timeouts,
+  maxInstances,
+  minInstances,
+  writable,
+  env,
+}: DeployOptions): FunctionOptions {
   return {
     limits: { ...defaultLimits, ...limits },
     timeouts: { ...defaultTimeouts, ...timeouts },
-    maxInstances: maxInstances ?? defaultMaxInstances,
+    maxInstances: maxInstances ?? defaultMaxInstances[contract ?? 'fd'],
+    minInstances: minInstances ?? 0,
+    writable: writable ?? false,
     env: Object.entries(env ?? {}).map(([key, value]) => `${key}=${value}`),
   }
 }

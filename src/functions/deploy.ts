@@ -8,15 +8,22 @@
  * reconcile of the next start. Deploys of one name exclude each other (FUNCTION_BUSY), others run side by side.
  */
 import type { Clock } from '../host/clock.ts'
-import type { Image } from '../images/image.ts'
 import type { ImageStore } from '../images/store.ts'
-import { firstFreeAddress, functionPool, functionPort, restingAddresses } from '../net/addresses.ts'
+import { firstFreeAddress, functionPool, restingAddresses } from '../net/addresses.ts'
 import type { NameProbe } from '../net/name-probe.ts'
 import { FaasError, toFaasError } from '../values/errors.ts'
 import type { Ipv6 } from '../values/ipv6.ts'
 import type { FunctionName } from '../values/names.ts'
 import { prepareVersion, type Reconciler } from './execute.ts'
-import { commandOf, type FunctionOptions, type FunctionRecord } from './function.ts'
+import {
+  type ContractName,
+  commandOf,
+  contractNames,
+  type FunctionOptions,
+  type FunctionRecord,
+  type PortMapping,
+  portsOf,
+} from './function.ts'
 import type { Registry } from './registry.ts'
 import type { Serving } from './serving.ts'
 
@@ -32,6 +39,8 @@ export interface Deployed {
   readonly name: FunctionName
   readonly ip: Ipv6
   readonly cmd: readonly string[]
+  /** As stated, or as the image's first instance showed. */
+  readonly contract: ContractName
   /** What the function is committed with and could not be done yet; it is tried again by itself. */
   readonly warnings: readonly string[]
 }
@@ -42,6 +51,10 @@ export interface DeployRequest {
   readonly body: AsyncIterable<Uint8Array>
   /** Which image of the archive, where it has several. */
   readonly pick?: string
+  /** Found out by starting the image where it is left out. */
+  readonly contract?: ContractName
+  /** Where the image listens; by default what it exposes, at port 80 of the address. */
+  readonly ports?: readonly PortMapping[]
   readonly options: FunctionOptions
   /** Aborts up to the commit; afterwards it has no effect. */
   readonly signal: AbortSignal
@@ -113,38 +126,37 @@ export function createDeploy(deps: FunctionsDeps & { readonly locks: NameLocks }
     }
   }
 
-  return async ({ name, body, pick, options, signal, onProgress }) => {
+  return async ({ name, body, pick, contract, ports, options, signal, onProgress }) => {
     using _lock = locks.take(name)
     const image = await images.receive(body, { signal, onProgress, ...(pick === undefined ? {} : { pick }) })
     const held = reconciler.hold(name, image.id)
     const address = chooseAddress(name)
     reserved.add(address)
     try {
-      const record = newRecord(registry.content.functions.get(name), image, address, options, clock.now())
+      const before = registry.content.functions.get(name)
+      const updated = clock.now().toISOString()
+      const record: FunctionRecord = {
+        address,
+        ports: ports ?? portsOf(image.config),
+        contract: contract ?? 'listen',
+        image: image.id,
+        created: before?.created ?? updated,
+        updated,
+        options,
+      }
       onProgress({ step: 'prove', message: 'starting an instance to see that it works' })
-      await serving.prove(await prepareVersion(name, record, images), signal)
+      const contracts = contract === undefined ? contractNames : [contract]
+      const shown = await serving.prove(await prepareVersion(name, record, images), contracts, signal)
       signal.throwIfAborted()
-      onProgress({ step: 'commit', message: `${name} is ${address}` })
-      await commit(name, record)
+      onProgress({ step: 'commit', message: `${name} is ${address}, contract ${shown}` })
+      await commit(name, { ...record, contract: shown })
       onProgress({ step: 'publish', message: `waiting until ${name}.faas resolves` })
       const warnings = await publish(name, address)
-      return { name, ip: address, cmd: commandOf(image.config), warnings }
+      return { name, ip: address, cmd: commandOf(image.config), contract: shown, warnings }
     } finally {
       reserved.delete(address)
       // On failure this removes what was received; on success only what the new version replaced.
       reconciler.retireOldVersions(name, held)
     }
   }
-}
-
-function newRecord(
-  before: FunctionRecord | undefined,
-  image: Image,
-  address: Ipv6,
-  options: FunctionOptions,
-  now: Date,
-): FunctionRecord {
-  const updated = now.toISOString()
-  const created = before?.created ?? updated
-  return { address, port: functionPort, contract: 'fd', image: image.id, created, updated, options }
 }

@@ -3,6 +3,7 @@
  * being taken, because one function's trouble is not another's. What failed is found again by the next run.
  */
 
+import { constants } from 'node:os'
 import type { ImageStore } from '../images/store.ts'
 import type { ZoneFile } from '../net/dns.ts'
 import type { Firewall, ListenerAddress } from '../net/firewall.ts'
@@ -12,7 +13,7 @@ import type { Digest } from '../values/digest.ts'
 import { type FaasError, toFaasError } from '../values/errors.ts'
 import type { FunctionName } from '../values/names.ts'
 import { commandOf, environmentOf, type FunctionRecord, type ServedFunction } from './function.ts'
-import { type Observed, planReconcile, type Step } from './plan.ts'
+import { listenersOf, type Observed, planReconcile, type Step } from './plan.ts'
 import type { Registry } from './registry.ts'
 import type { Serving } from './serving.ts'
 
@@ -55,7 +56,7 @@ type Executors = { [K in Step['kind']]: (step: Extract<Step, { kind: K }>) => Pr
 export function createReconciler(deps: ReconcilerDeps): Reconciler {
   const { registry, images, serving, firewall, links, zone, log } = deps
   let filter: readonly ListenerAddress[] | undefined
-  const draining = new Map<Promise<void>, ListenerAddress>()
+  const draining = new Map<Promise<void>, readonly ListenerAddress[]>()
   const holds = new Set<{ readonly name: FunctionName; readonly image: Digest }>()
   const background = new Set<Promise<void>>()
   let turn: Promise<unknown> = Promise.resolve()
@@ -88,7 +89,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
       if (!fn) return
       const held = hold(name, fn.image)
       const closing = serving.close(name)
-      draining.set(closing, { address: fn.address, port: fn.port })
+      draining.set(closing, listenersOf(fn))
       inBackground(`remove ${name}`, async () => {
         await closing
         draining.delete(closing)
@@ -119,7 +120,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
 
   const observe = (): Observed => ({
     served: serving.served(),
-    draining: [...draining.values()],
+    draining: [...draining.values()].flat(),
     filter,
   })
 
@@ -202,15 +203,25 @@ export async function prepareVersion(
   return {
     name,
     address: record.address,
-    port: record.port,
+    ports: record.ports,
+    contract: record.contract,
     image: record.image,
     rootfs,
     argv: commandOf(image.config),
-    env: environmentOf(image, record.options, { name, address: record.address }),
+    env: environmentOf(image, record.options, { name, address: record.address, ports: record.ports }),
     cwd: image.config.workingDir || '/',
     user: await images.resolveUser(rootfs, image.config.user),
+    volumes: image.config.volumes,
+    stopSignal: signalNumber(image.config.stopSignal),
     options: record.options,
   }
+}
+
+/** A signal's number by its name or number, as STOPSIGNAL has it; SIGTERM for what is not known. */
+function signalNumber(signal: string): number {
+  const name = signal.startsWith('SIG') ? signal : `SIG${signal}`
+  const known = constants.signals[name as NodeJS.Signals] as number | undefined
+  return known ?? (/^\d{1,2}$/.test(signal) ? Number(signal) : constants.signals.SIGTERM)
 }
 
 function describeStep(step: Step): string {

@@ -3,6 +3,7 @@
  * image store under the image's digest; the record names it.
  */
 import type { Image, ImageConfig } from '../images/image.ts'
+import { functionPort } from '../net/addresses.ts'
 import type { ContainerUser, Limits } from '../runtime/container.ts'
 import type { Digest } from '../values/digest.ts'
 import { FaasError } from '../values/errors.ts'
@@ -10,7 +11,14 @@ import type { Ipv6 } from '../values/ipv6.ts'
 import type { FunctionName } from '../values/names.ts'
 
 /** How a function gets its requests. */
-export type ContractName = 'fd'
+export const contractNames = ['fd', 'listen'] as const
+export type ContractName = (typeof contractNames)[number]
+
+/** A port of the function's address, and the port that the image binds in its container. */
+export interface PortMapping {
+  readonly port: number
+  readonly target: number
+}
 
 export interface Timeouts {
   /** From the start of an instance until it has connected to its control socket. */
@@ -19,25 +27,37 @@ export interface Timeouts {
   readonly totalMs: number
   /** How long a connection waits while all instances are busy, before it is reset. */
   readonly queueMs: number
+  /** `listen`: how long without a connection until instances are frozen, and then until they are ended. */
+  readonly pauseMs: number
+  readonly idleMs: number
 }
 
 /** What can be set at deploy; a redeploy that leaves something out gets the default again. */
 export interface FunctionOptions {
   readonly limits: Limits
   readonly timeouts: Timeouts
-  /** Instances at one time. */
+  /** Instances at one time, at most; and `listen`: how many are kept, frozen when idle. */
   readonly maxInstances: number
+  readonly minInstances: number
+  /** An ephemeral upper layer over the image, in the function's memory. */
+  readonly writable: boolean
   /** `NAME=value`, winning over the image's. */
   readonly env: readonly string[]
 }
 
-export const defaultTimeouts: Timeouts = { connectMs: 5_000, totalMs: 30_000, queueMs: 10_000 }
-export const defaultMaxInstances = 16
+export const defaultTimeouts: Timeouts = {
+  connectMs: 5_000,
+  totalMs: 30_000,
+  queueMs: 10_000,
+  pauseMs: 2_000,
+  idleMs: 60_000,
+}
+export const defaultMaxInstances = { fd: 16, listen: 4 } as const
 
 /** One function in `registry.json`: the truth of which everything else is derived. */
 export interface FunctionRecord {
   readonly address: Ipv6
-  readonly port: number
+  readonly ports: readonly PortMapping[]
   readonly contract: ContractName
   /** Digest of the image's configuration. */
   readonly image: Digest
@@ -51,13 +71,18 @@ export interface FunctionRecord {
 export interface ServedFunction {
   readonly name: FunctionName
   readonly address: Ipv6
-  readonly port: number
+  readonly ports: readonly PortMapping[]
+  readonly contract: ContractName
   readonly image: Digest
   readonly rootfs: string
   readonly argv: readonly string[]
   readonly env: readonly string[]
   readonly cwd: string
   readonly user: ContainerUser
+  /** Paths that the image declares as volumes: each is a tmpfs. */
+  readonly volumes: readonly string[]
+  /** Asks an instance to end, by number. */
+  readonly stopSignal: number
   readonly options: FunctionOptions
 }
 
@@ -77,15 +102,29 @@ export function commandOf(config: ImageConfig): readonly string[] {
   )
 }
 
-/** The image's variables, overridden by the deploy's, and above both the platform's own. */
+/** Where an image listens that says nothing of it, as `$PORT` tells it. */
+const defaultTarget = 8080
+
+/**
+ * Port 80 of the address, to the TCP port that the image exposes: 8080 or 80 where it is one of several, else the
+ * lowest; 8080 where it exposes none.
+ */
+export function portsOf({ exposedPorts }: Pick<ImageConfig, 'exposedPorts'>): readonly PortMapping[] {
+  const exposed = exposedPorts.filter(({ protocol }) => protocol === 'tcp').map(({ port }) => port)
+  const target = [defaultTarget, functionPort].find((port) => exposed.includes(port)) ?? Math.min(...exposed)
+  return [{ port: functionPort, target: exposed.length === 0 ? defaultTarget : target }]
+}
+
+/** `PORT`, overridden by the image's variables, these by the deploy's, and above all the platform's own. */
 export function environmentOf(
   image: Image,
   options: FunctionOptions,
-  platform: { readonly name: FunctionName; readonly address: Ipv6 },
+  platform: { readonly name: FunctionName; readonly address: Ipv6; readonly ports: readonly PortMapping[] },
 ): readonly string[] {
   const own = [`FAAS_NAME=${platform.name}`, `FAAS_ADDRESS=${platform.address}`]
+  const port = `PORT=${platform.ports[0]?.target ?? defaultTarget}`
   const values = new Map<string, string>()
-  for (const variable of [...image.config.env, ...options.env, ...own]) {
+  for (const variable of [port, ...image.config.env, ...options.env, ...own]) {
     values.set(variable.slice(0, variable.indexOf('=')), variable)
   }
   return [...values.values()]

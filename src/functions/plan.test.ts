@@ -15,7 +15,7 @@ const other = parseIpv6('fd00:faa5:1::b')
 
 const record = (image = one, at = address): FunctionRecord => ({
   address: at,
-  port: 80,
+  ports: [{ port: 80, target: 8080 }],
   contract: 'fd',
   image,
   created: '2026-01-01T00:00:00.000Z',
@@ -24,6 +24,8 @@ const record = (image = one, at = address): FunctionRecord => ({
     limits: { memoryBytes: 1, cpuMillis: 1, pids: 1, tmpBytes: 1 },
     timeouts: defaultTimeouts,
     maxInstances: 1,
+    minInstances: 0,
+    writable: false,
     env: [],
   },
 })
@@ -31,7 +33,7 @@ const content = (...functions: [typeof a, FunctionRecord][]): RegistryContent =>
   functions: new Map(functions),
   resting: [],
 })
-const servedAs = (image: typeof one) => ({ address, port: 80, image })
+const servedAs = (image: typeof one) => ({ address, ports: [{ port: 80, target: 8080 }], image })
 const kinds = (steps: readonly Step[]): string[] => steps.map(({ kind }) => kind)
 
 test('planReconcile() of a first start puts the filter before addresses, listeners and names', () => {

@@ -9,11 +9,19 @@ import type { ListenerAddress } from '../net/firewall.ts'
 import type { Digest } from '../values/digest.ts'
 import type { Ipv6 } from '../values/ipv6.ts'
 import type { FunctionName } from '../values/names.ts'
+import type { PortMapping } from './function.ts'
 import type { RegistryContent } from './registry.ts'
+
+/** A function that accepts connections now. */
+export interface Served {
+  readonly address: Ipv6
+  readonly ports: readonly PortMapping[]
+  readonly image: Digest
+}
 
 export interface Observed {
   /** Functions that accept connections now, with the version that answers. */
-  readonly served: ReadonlyMap<FunctionName, ListenerAddress & { readonly image: Digest }>
+  readonly served: ReadonlyMap<FunctionName, Served>
   /** Listeners of removed functions whose last requests are still in flight. */
   readonly draining: readonly ListenerAddress[]
   /** What the packet filter lets through, or undefined when that is not known. */
@@ -29,6 +37,13 @@ export type Step =
   | { readonly kind: 'writeZone'; readonly records: readonly ZoneRecord[] }
   | { readonly kind: 'stopServing'; readonly name: FunctionName }
   | { readonly kind: 'closeFilter'; readonly listeners: readonly ListenerAddress[] }
+
+/** Where a function is called: every port of its address. */
+export const listenersOf = ({
+  address,
+  ports,
+}: Pick<Served, 'address' | 'ports'>): readonly ListenerAddress[] =>
+  ports.map(({ port }) => ({ address, port }))
 
 const keyOf = ({ address, port }: ListenerAddress): string => `${address}.${port}`
 
@@ -47,10 +62,10 @@ function without(
  */
 export function planReconcile(content: RegistryContent, observed: Observed): readonly Step[] {
   const functions = [...content.functions]
-  const wanted = functions.map(([, { address, port }]) => ({ address, port }))
+  const wanted = functions.flatMap(([, record]) => listenersOf(record))
   const going = [...observed.served].filter(([name]) => !content.functions.has(name))
   // Requests in flight need the address and the rule: both stay until they have ended.
-  const ending = [...observed.draining, ...going.map(([, { address, port }]) => ({ address, port }))]
+  const ending = [...observed.draining, ...going.flatMap(([, fn]) => listenersOf(fn))]
   const listeners = [...wanted, ...without(ending, wanted)]
   const steps: Step[] = []
   if (observed.filter === undefined) {
@@ -59,7 +74,7 @@ export function planReconcile(content: RegistryContent, observed: Observed): rea
     const missing = without(listeners, observed.filter)
     if (missing.length > 0) steps.push({ kind: 'openFilter', listeners: missing })
   }
-  steps.push({ kind: 'setAddresses', addresses: listeners.map(({ address }) => address) })
+  steps.push({ kind: 'setAddresses', addresses: [...new Set(listeners.map(({ address }) => address))] })
   for (const [name, { image }] of functions) {
     if (observed.served.get(name)?.image !== image) steps.push({ kind: 'serve', name })
   }

@@ -14,7 +14,7 @@ import { openRegistry, parseRegistry, renderRegistry } from './registry.ts'
 
 const record = (last: string): FunctionRecord => ({
   address: parseIpv6(`fd00:faa5:1::${last}`),
-  port: 80,
+  ports: [{ port: 80, target: 8080 }],
   contract: 'fd',
   image: digestOfHex('ab'.repeat(32)),
   created: '2026-01-01T00:00:00.000Z',
@@ -23,6 +23,8 @@ const record = (last: string): FunctionRecord => ({
     limits: { memoryBytes: 1, cpuMillis: 2, pids: 3, tmpBytes: 4 },
     timeouts: defaultTimeouts,
     maxInstances: 5,
+    minInstances: 0,
+    writable: false,
     env: ['A=b'],
   },
 })

@@ -43,17 +43,26 @@ const checked = <T>(parse: (text: string) => T) =>
     }
   })
 const positive = z.int().positive()
+const port = z.int().min(1).max(65535)
 const record = z.object({
   address: checked(parseIpv6),
-  port: positive,
-  contract: z.literal('fd'),
+  ports: z.array(z.object({ port, target: port })).min(1),
+  contract: z.enum(['fd', 'listen']),
   image: checked(parseDigest),
   created: z.iso.datetime(),
   updated: z.iso.datetime(),
   options: z.object({
     limits: z.object({ memoryBytes: positive, cpuMillis: positive, pids: positive, tmpBytes: positive }),
-    timeouts: z.object({ connectMs: positive, totalMs: positive, queueMs: positive }),
+    timeouts: z.object({
+      connectMs: positive,
+      totalMs: positive,
+      queueMs: positive,
+      pauseMs: positive,
+      idleMs: positive,
+    }),
     maxInstances: positive,
+    minInstances: z.int().min(0),
+    writable: z.boolean(),
     env: z.array(z.string()),
   }),
 })

@@ -7,16 +7,16 @@
  * not connect in time.
  */
 
-import { controlSocketDestination } from '../contracts/fd.ts'
+import { controlSocketDestination, openControlSocket, type WaitingHandler } from '../contracts/fd.ts'
 import type { ServedFunction } from '../functions/function.ts'
-import { acceptTcp, closeFd, listenTcp, resetTcp } from '../host/native/sockets.ts'
-import { passedSocketMark } from '../net/addresses.ts'
+import { acceptTcp, closeFd, resetTcp } from '../host/native/sockets.ts'
 import type { ConnectionOutcome, Metrics } from '../telemetry/metrics.ts'
 import type { Digest } from '../values/digest.ts'
 import { toFaasError } from '../values/errors.ts'
 import { type Instance, type InstanceDeps, startInstance } from './instance.ts'
+import type { Listeners } from './listeners.ts'
+import type { Service } from './service.ts'
 
-const backlog = 4096
 /** Connections taken from the kernel that wait for an instance; further ones wait in the kernel's accept queue. */
 const maxWaiting = 256
 /** After the process or the system ran out of descriptors: pause instead of spinning on a readable listener. */
@@ -35,35 +35,7 @@ interface Connection {
   end(outcome: ConnectionOutcome): void
 }
 
-export interface ServiceStats {
-  readonly instances: number
-  /** Ids of the containers that run now. */
-  readonly ids: readonly string[]
-  readonly waiting: number
-  readonly accepted: number
-  readonly passed: number
-  readonly refused: number
-  readonly failed: number
-  /** Why the last instance could not serve; undefined once one has. */
-  readonly failure: string | undefined
-}
-
-export interface FdService {
-  readonly current: ServedFunction
-  /** Serves further connections with another version; those that are served already are not touched. */
-  update(fn: ServedFunction): void
-  /** Starts or stops accepting; what arrives meanwhile waits in the kernel. */
-  setAccepting(accepting: boolean): void
-  /** Counts an instance that was found after a restart, until it ends. */
-  adopt(instance: Instance): void
-  /** Resolves when no instance of a version other than the current one is left. */
-  drained(): Promise<void>
-  /** Closes the listener, resets what waits, and resolves when the last instance has ended. */
-  close(): Promise<void>
-  stats(): ServiceStats
-}
-
-export function createFdService(fn: ServedFunction, deps: FdServiceDeps): FdService {
+export function createFdService(fn: ServedFunction, listeners: Listeners, deps: FdServiceDeps): Service {
   let current = fn
   let closed = false
   let accepting = false
@@ -74,7 +46,7 @@ export function createFdService(fn: ServedFunction, deps: FdServiceDeps): FdServ
   /** Every slot that is taken, with the version that takes it (undefined where it is not known). */
   const slots = new Map<Promise<void>, Digest | undefined>()
   const ids = new Set<string>()
-  const listener = listenTcp({ address: fn.address, port: fn.port, mark: passedSocketMark, backlog })
+  const [listener = -1] = listeners.byTarget.values()
 
   const connection = (fd: number): Connection => {
     counts.accepted++
@@ -122,21 +94,22 @@ export function createFdService(fn: ServedFunction, deps: FdServiceDeps): FdServ
     }
     const { connectMs, totalMs } = version.options.timeouts
     const why = `did not connect to its control socket within ${connectMs} ms and was ended`
+    const onConnect = (handler: WaitingHandler): void => {
+      clearTimeout(connectTimer)
+      using waitingHandler = handler
+      deps.metrics.instanceReady(version.name, (performance.now() - started) / 1000)
+      if (overdue) return
+      if (!deps.mayPass()) return taken.end('refused')
+      const passed = waitingHandler.handOver(taken.fd)
+      taken.end(passed ? 'passed' : 'failed')
+      if (passed) failure = undefined
+    }
     const connectTimer = setTimeout(kill(why), connectMs)
     const totalTimer = setTimeout(kill(`did not end within ${totalMs} ms and was ended`), totalMs)
     try {
       instance = await startInstance(
         version,
-        (handler) => {
-          clearTimeout(connectTimer)
-          using waitingHandler = handler
-          deps.metrics.instanceReady(version.name, (performance.now() - started) / 1000)
-          if (overdue) return
-          if (!deps.mayPass()) return taken.end('refused')
-          const passed = waitingHandler.handOver(taken.fd)
-          taken.end(passed ? 'passed' : 'failed')
-          if (passed) failure = undefined
-        },
+        (directory) => openControlSocket(directory, version.user, deps.poller, onConnect),
         deps,
       )
       ids.add(instance.id)
@@ -244,7 +217,6 @@ export function createFdService(fn: ServedFunction, deps: FdServiceDeps): FdServ
       accepting = false
       clearTimeout(pause)
       unwatch()
-      closeFd(listener)
       for (const queued of waiting.splice(0)) queued.end('refused')
       await Promise.all(slots.keys())
     },

@@ -8,12 +8,13 @@ import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { controlSocketFile, openControlSocket, type WaitingHandler } from '../contracts/fd.ts'
+import { controlSocketFile } from '../contracts/fd.ts'
 import type { ServedFunction } from '../functions/function.ts'
 import { removeTree } from '../host/files.ts'
 import { type ExitStatus, pidfdOpen, pidfdSignal, reapPidfd } from '../host/native/process.ts'
 import { closeFd } from '../host/native/sockets.ts'
 import { type BundleHost, writeBundle } from '../runtime/bundle.ts'
+import type { BindMount } from '../runtime/container.ts'
 import type { OciRuntime } from '../runtime/oci-runtime.ts'
 import { type OutputDeps, openOutput } from './output.ts'
 
@@ -34,6 +35,8 @@ export interface Instance {
   readonly id: string
   /** Resolves when nothing of the instance is left; never rejects. Undefined where the status is not known. */
   readonly ended: Promise<ExitStatus | undefined>
+  /** Sends a signal, by its number, to the init. Nothing happens when it has ended. */
+  signal(number: number): void
   /** Ends every process of the instance at once. Idempotent. */
   kill(): void
 }
@@ -41,13 +44,20 @@ export interface Instance {
 /** `faas-NAME-` and 8 hex digits: the guide finds bundles by `faas-*`, a person their function by its name. */
 const newId = (fn: ServedFunction): string => `faas-${fn.name}-${randomBytes(4).toString('hex')}`
 
+/** What a contract puts into a container, and disposes of with it. */
+export interface Attachment extends Disposable {
+  readonly mounts: readonly BindMount[]
+  /** Where the runtime sends the descriptor of supervised calls; none are supervised when left out. */
+  readonly seccompListener?: string
+}
+
 /**
- * Starts an instance that will connect to its control socket once; `onConnect` then owns the waiting handler.
+ * Starts an instance. `attach` makes the contract's part of it, in the instance's directory.
  * Throws RUNTIME_FAILED when the container cannot be started; then nothing of it is left.
  */
 export async function startInstance(
   fn: ServedFunction,
-  onConnect: (handler: WaitingHandler) => void,
+  attach: (directory: string) => Attachment,
   deps: InstanceDeps,
 ): Promise<Instance> {
   const id = newId(fn)
@@ -57,7 +67,7 @@ export async function startInstance(
   undo.defer(() => removeTree(directory))
   await mkdir(directory, { mode: 0o700 })
   const output = undo.use(openOutput(directory, fn.name, id, deps))
-  const control = undo.use(openControlSocket(directory, fn.user, deps.poller, onConnect))
+  const attachment = undo.use(attach(directory))
   undo.defer(() => removeTree(bundle))
   await mkdir(bundle, { mode: 0o711 })
   const spec = {
@@ -69,10 +79,12 @@ export async function startInstance(
     user: fn.user,
     hostname: fn.name,
     limits: fn.options.limits,
-    contract: 'fd',
-    mounts: [control.mount],
+    contract: fn.contract,
+    mounts: attachment.mounts,
+    volumes: fn.volumes,
     cgroupParent: deps.cgroupParent,
-  } as const
+    ...(attachment.seccompListener === undefined ? {} : { seccompListener: attachment.seccompListener }),
+  }
   await writeBundle(bundle, spec, deps.bundleHost)
   undo.defer(() => deps.runtime.delete(id))
   const { pid } = await output.withWriters((stdout, stderr) =>
@@ -160,11 +172,13 @@ function watchInstance(
     }
     return status
   }
+  const signal = (number: number): void => {
+    if (pidfd !== undefined && open) pidfdSignal(pidfd, number)
+  }
   return {
     id,
     ended: dispose(),
-    kill() {
-      if (pidfd !== undefined && open) pidfdSignal(pidfd, SIGKILL)
-    },
+    signal,
+    kill: () => signal(SIGKILL),
   }
 }

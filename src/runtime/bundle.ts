@@ -8,7 +8,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join, posix } from 'node:path'
 import { FaasError } from '../values/errors.ts'
 import { type CgroupFacts, cgroupPath, detectCgroups, renderResources } from './cgroups.ts'
-import { type ContainerSpec, checkContainerId } from './container.ts'
+import { type ContainerSpec, type Contract, checkContainerId } from './container.ts'
 import { ID_COUNT, idMappings } from './id-map.ts'
 import { type Architecture, renderSeccomp } from './seccomp.ts'
 
@@ -34,6 +34,26 @@ const rlimits = [
 
 /** A function is killed before anything of the host's; without this it would inherit the daemon's low score. */
 const oomScoreAdj = 500
+
+const none: readonly string[] = []
+
+/**
+ * What entrypoints need that begin as root and go on as another user, in the container's own user namespace and
+ * nowhere else. A program that begins as another user has none of them, and never gets any: no_new_privs.
+ */
+const contractCapabilities: Readonly<Record<Contract, readonly string[]>> = {
+  fd: none,
+  listen: [
+    'CAP_CHOWN',
+    'CAP_DAC_OVERRIDE',
+    'CAP_FOWNER',
+    'CAP_FSETID',
+    'CAP_KILL',
+    'CAP_SETGID',
+    'CAP_SETPCAP',
+    'CAP_SETUID',
+  ],
+}
 
 const namespaces = ['user', 'mount', 'pid', 'network', 'ipc', 'uts', 'cgroup'] as const
 
@@ -87,6 +107,7 @@ function mountsOf(spec: ContainerSpec): OciMount[] {
     },
     tmpfs('/dev/shm', 'noexec', 'mode=1777', `size=${shmBytes}`, `nr_inodes=${shmInodes}`),
     tmpfs('/tmp', 'mode=1777', `size=${spec.limits.tmpBytes}`, `nr_inodes=${tmpInodes}`),
+    ...volumesOf(spec),
     ...spec.mounts.map(({ source, destination, readOnly }) => ({
       destination,
       type: 'bind',
@@ -94,6 +115,17 @@ function mountsOf(spec: ContainerSpec): OciMount[] {
       options: ['rbind', readOnly ? 'ro' : 'rw', 'nosuid', 'nodev', 'private'],
     })),
   ]
+}
+
+/** Where servers write their pids, sockets and scratch files. */
+const listenTmpfs = ['/run', '/var/tmp'] as const
+
+/** The image's volumes, and what servers expect to be writable; each once, outer paths first. */
+function volumesOf(spec: ContainerSpec): OciMount[] {
+  const size = [`size=${spec.limits.tmpBytes}`, `nr_inodes=${tmpInodes}`]
+  const usual = spec.contract === 'listen' ? listenTmpfs : []
+  const paths = new Set([...usual, ...(spec.volumes ?? [])])
+  return [...paths].sort().map((path) => tmpfs(path, 'mode=1777', ...size))
 }
 
 const bad = (message: string) => new FaasError('IMAGE_CONFIG_INVALID', message)
@@ -131,7 +163,7 @@ function environment({ env, hostname }: ContainerSpec): string[] {
 export function renderBundle(spec: ContainerSpec, { cgroups, architecture }: BundleHost): object {
   checkContainerId(spec.id)
   checkProcess(spec)
-  const none: readonly string[] = []
+  const capabilities = contractCapabilities[spec.contract]
   return {
     ociVersion: '1.0.2',
     process: {
@@ -146,10 +178,10 @@ export function renderBundle(spec: ContainerSpec, { cgroups, architecture }: Bun
       env: environment(spec),
       cwd: workingDirectory(spec.cwd),
       capabilities: {
-        bounding: none,
-        effective: none,
+        bounding: capabilities,
+        effective: capabilities,
         inheritable: none,
-        permitted: none,
+        permitted: capabilities,
         ambient: none,
       },
       rlimits,
@@ -165,7 +197,7 @@ export function renderBundle(spec: ContainerSpec, { cgroups, architecture }: Bun
       namespaces: namespaces.map((type) => ({ type })),
       cgroupsPath: cgroupPath(spec.cgroupParent, spec.id),
       resources: renderResources(spec.limits, cgroups),
-      seccomp: renderSeccomp(spec.contract, architecture),
+      seccomp: renderSeccomp(spec.contract, architecture, spec.seccompListener),
       // What is mounted on the host while the container starts does not appear in it.
       rootfsPropagation: 'private',
       maskedPaths,

@@ -4,7 +4,7 @@
 import { FaasError } from '../values/errors.ts'
 
 /** How an instance gets its requests; each has a seccomp profile of its own. */
-export type Contract = 'fd'
+export type Contract = 'fd' | 'listen'
 
 export interface Limits {
   /** Memory of all processes and of the tmpfs mounts together; past it the kernel kills. Nothing is swapped. */
@@ -52,6 +52,10 @@ export interface ContainerSpec {
   readonly limits: Limits
   readonly contract: Contract
   readonly mounts: readonly BindMount[]
+  /** Each a tmpfs, as large as `/tmp`, open to every user of the container. */
+  readonly volumes?: readonly string[]
+  /** The UNIX socket to which the runtime sends the descriptor of supervised calls. */
+  readonly seccompListener?: string
   /** Name of the cgroup below which containers lie, such as `faasd`. */
   readonly cgroupParent: string
 }

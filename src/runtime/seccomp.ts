@@ -23,12 +23,14 @@ export interface SeccompArgument {
 
 export interface SeccompRule {
   readonly names: readonly string[]
-  readonly action: 'SCMP_ACT_ALLOW' | 'SCMP_ACT_ERRNO'
+  readonly action: 'SCMP_ACT_ALLOW' | 'SCMP_ACT_ERRNO' | 'SCMP_ACT_NOTIFY'
   readonly errnoRet?: number
   readonly args?: readonly SeccompArgument[]
 }
 
 export interface SeccompProfile {
+  /** Where the runtime sends the descriptor of supervised calls. */
+  readonly listenerPath?: string
   readonly defaultAction: 'SCMP_ACT_ERRNO'
   readonly defaultErrnoRet: number
   readonly architectures: readonly string[]
@@ -98,9 +100,20 @@ const refused = {
   rings: 'io_uring_enter io_uring_register io_uring_setup',
 } as const
 
-/** What each contract adds. `fd` instances are given connections and have no use for a listener. */
-const contracts: Readonly<Record<Contract, { readonly allowed: string; readonly refused: string }>> = {
-  fd: { allowed: '', refused: 'accept accept4 bind listen' },
+interface ContractCalls {
+  readonly allowed: string
+  readonly refused: string
+  /** Decided by us, one by one, while the caller waits: seccomp_unotify(2). */
+  readonly supervised: string
+}
+
+/**
+ * What each contract adds. `fd` instances are given connections and have no use for a listener; `listen` instances
+ * bind a port and get the host's listener for it (src/contracts/listen.ts).
+ */
+const contracts: Readonly<Record<Contract, ContractCalls>> = {
+  fd: { allowed: '', refused: 'accept accept4 bind listen', supervised: '' },
+  listen: { allowed: 'accept accept4', refused: '', supervised: 'bind listen' },
 }
 
 /** Options that tune one's own connection, as `[level, options]`; see socket(7), tcp(7), ip(7), ipv6(7), udp(7). */
@@ -132,6 +145,7 @@ const allow = (names: readonly string[], ...args: SeccompArgument[]): SeccompRul
   action: 'SCMP_ACT_ALLOW',
   ...(args.length === 0 ? {} : { args }),
 })
+const supervise = (names: readonly string[]): SeccompRule => ({ names, action: 'SCMP_ACT_NOTIFY' })
 const refuse = (names: readonly string[], errnoRet: number, ...args: SeccompArgument[]): SeccompRule => ({
   names,
   action: 'SCMP_ACT_ERRNO',
@@ -191,17 +205,26 @@ const withArguments: readonly SeccompRule[] = [
   ...onlyMasked('mknodat', 2, S_IFMT, S_IFIFO),
 ]
 
-/** The profile of a contract's containers on an architecture. Same arguments, same value. */
-export function renderSeccomp(contract: Contract, architecture: Architecture): SeccompProfile {
+/**
+ * The profile of a contract's containers on an architecture; `listenerPath` is for contracts that supervise calls.
+ * Same arguments, same value.
+ */
+export function renderSeccomp(
+  contract: Contract,
+  architecture: Architecture,
+  listenerPath?: string,
+): SeccompProfile {
   const native = architectures[architecture]
   const added = contracts[contract]
   return {
     defaultAction: 'SCMP_ACT_ERRNO',
     defaultErrnoRet: ENOSYS,
     architectures: [native.name],
+    ...(listenerPath === undefined ? {} : { listenerPath }),
     syscalls: [
       allow([...list(allowed), ...words(native.allowed), ...words(added.allowed)].sort()),
       refuse([...list(refused), ...words(added.refused)].sort(), EPERM),
+      ...(added.supervised === '' ? [] : [supervise(words(added.supervised))]),
       // The structure clone3 takes cannot be read by a filter; without it libc calls clone.
       refuse(['clone3'], ENOSYS),
       ...withArguments,

@@ -15,13 +15,16 @@ export const epoll_create1 = libc.func('int epoll_create1(int)')
 export const epoll_ctl = libc.func('int epoll_ctl(int, int, int, void *)')
 export const epoll_wait = libc.func('int epoll_wait(int, void *, int, int)')
 export const eventfd = libc.func('int eventfd(uint, int)')
+export const fcntl = libc.func('int fcntl(int, int, long)')
 export const flock = libc.func('int flock(int, int)')
 export const getsockname = libc.func('int getsockname(int, void *, void *)')
 export const getsockopt = libc.func('int getsockopt(int, int, int, void *, void *)')
+export const ioctl = libc.func('int ioctl(int, ulong, void *)')
 export const listen = libc.func('int listen(int, int)')
 export const mkfifo = libc.func('int mkfifo(const char *, uint)')
 export const prctl = libc.func('int prctl(int, ulong, ulong, ulong, ulong)')
 export const read = libc.func('long read(int, void *, size_t)')
+export const recvmsg = libc.func('long recvmsg(int, void *, int)')
 export const recv = libc.func('long recv(int, void *, size_t, int)')
 export const send = libc.func('long send(int, void *, size_t, int)')
 export const sendmsg = libc.func('long sendmsg(int, void *, int)')
@@ -36,6 +39,9 @@ const names = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [val
 
 /** The name of the last failure on this thread, as `EAGAIN`. Read it before any other call. */
 export const lastErrno = (): string => names.get(koffi.errno()) ?? `errno ${koffi.errno()}`
+
+/** The last failure's number, to be handed on as it is. */
+export const errnoNumber = (): number => koffi.errno()
 
 /** A result that must not be negative; throws SYSCALL_FAILED with the call's name and errno. */
 export function must(result: number, call: string): number {

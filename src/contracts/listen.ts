@@ -1,0 +1,190 @@
+/**
+ * The `listen` contract: an unmodified server that binds its port. Its `bind` is caught by seccomp user
+ * notification and its socket replaced by the function's listener of the host, so that from then on it accepts
+ * straight from the kernel. No copy of a byte passes through here, and nothing happens here once a server serves.
+ *
+ * Two calls are supervised, and each is decided on what its caller cannot change meanwhile: a copy of the address,
+ * and a duplicate of the descriptor whose network namespace has been looked at.
+ * - `bind` of a TCP socket to one of the function's ports: the descriptor becomes the host's listener. Any other
+ *   port is bound by us, on the duplicate, and only if the socket belongs to the container's own network. UNIX
+ *   sockets are let go on to bind by themselves: their names are the container's own, and if the address were
+ *   changed behind our back to a host socket's port, the packet filter lets nothing out from there.
+ * - `listen` on the host's listener changes nothing (the image's own backlog would shorten the shared queue); on a
+ *   socket of the container it is done by us.
+ *
+ * O_NONBLOCK belongs to the description that all instances share: it is set as the replaced socket had it.
+ */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Poller } from '../host/native/poller.ts'
+import { pidfdOpen } from '../host/native/process.ts'
+import {
+  answerNotification,
+  continueNotification,
+  isWaiting,
+  type Notification,
+  readMemory,
+  receiveNotification,
+  receiveState,
+  replaceDescriptor,
+  takeDescriptor,
+} from '../host/native/seccomp-notify.ts'
+import {
+  bindCopy,
+  copyBlockingMode,
+  isInNetworkOf,
+  isSameSocket,
+  isTcp,
+  listenOn,
+} from '../host/native/socket-facts.ts'
+import { acceptUnix, closeFd, listenUnix } from '../host/native/sockets.ts'
+
+/** Its name in the instance's directory: the runtime connects to it and sends the notification descriptor. */
+export const notifySocketFile = 'n'
+
+const calls = process.arch === 'x64' ? { bind: 49, listen: 50 } : { bind: 200, listen: 201 }
+const AF_UNIX = 1
+const AF_INET = 2
+const AF_INET6 = 10
+const EPERM = 1
+const EBADF = 9
+const EFAULT = 14
+const EINVAL = 22
+/** `sizeof(struct sockaddr_storage)`. */
+const maxAddressBytes = 128
+const O_CLOEXEC = 0o2000000
+
+export interface Supervision extends Disposable {
+  /** The path for `linux.seccomp.listenerPath`. */
+  readonly path: string
+}
+
+export interface SuperviseOptions {
+  /** The instance's directory, 0700. */
+  readonly directory: string
+  /** The host's listeners by the port that the image binds. They stay the caller's. */
+  readonly listeners: ReadonlyMap<number, number>
+  /** Called for each `listen` on a host listener, with the image's port: from here on the image accepts. */
+  readonly onListening: (port: number) => void
+  /** Called for each other TCP port that is bound inside the container. */
+  readonly onOtherPort?: (port: number) => void
+  /** Called for what could not be answered; the caller of the call got an error. */
+  readonly onTrouble: (message: string) => void
+}
+
+/** Listens for the runtime and then answers the instance's calls until disposed. */
+export function superviseInstance(options: SuperviseOptions, poller: Poller): Supervision {
+  const path = join(options.directory, notifySocketFile)
+  const watched = new Set<number>()
+  const watch = (fd: number, onReady: (events: number) => void): void => {
+    watched.add(fd)
+    poller.watch(fd, onReady)
+  }
+  const end = (fd: number): void => {
+    if (!watched.delete(fd)) return
+    poller.unwatch(fd)
+    closeFd(fd)
+  }
+
+  const onState = (socket: number): void => {
+    const state = receiveState(socket)
+    if (state === undefined) return
+    end(socket)
+    for (const descriptor of state.descriptors) {
+      watch(descriptor, (events) => {
+        const notification = receiveNotification(descriptor)
+        if (notification) answer(descriptor, notification, options)
+        // EPOLLHUP: no process is left that the filter applies to.
+        else if ((events & 0x10) !== 0) end(descriptor)
+      })
+    }
+  }
+  const listener = listenUnix(path, { backlog: 1 })
+  watch(listener, () => {
+    const socket = acceptUnix(listener)
+    if (socket !== undefined) watch(socket, () => onState(socket))
+  })
+  return {
+    path,
+    [Symbol.dispose]() {
+      for (const fd of [...watched]) end(fd)
+    },
+  }
+}
+
+function answer(listener: number, notification: Notification, options: SuperviseOptions): void {
+  const { id, call } = notification
+  try {
+    const value =
+      call === calls.bind ? onBind(listener, notification, options) : onListen(notification, options)
+    if (value === 'continue') continueNotification(listener, id)
+    else answerNotification(listener, id, value)
+  } catch (error) {
+    options.onTrouble(`a call of process ${notification.pid} could not be supervised: ${String(error)}`)
+    answerNotification(listener, id, -EPERM)
+  }
+}
+
+const toInt = (argument: bigint | undefined): number => Number(BigInt.asIntN(32, argument ?? 0n))
+
+/** A duplicate of the caller's descriptor for as long as `use` runs; -EBADF where it has none. */
+function withDescriptor<T>(pid: number, target: number, use: (fd: number) => T): T | number {
+  const pidfd = pidfdOpen(threadGroupOf(pid))
+  if (pidfd === undefined) return -EBADF
+  const fd = takeDescriptor(pidfd, target)
+  closeFd(pidfd)
+  if (fd === undefined) return -EBADF
+  try {
+    return use(fd)
+  } finally {
+    closeFd(fd)
+  }
+}
+
+/** pidfd_open(2) takes thread group leaders only. */
+function threadGroupOf(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+  return Number(/^Tgid:\s+(\d+)$/m.exec(status)?.[1] ?? pid)
+}
+
+function onBind(
+  listener: number,
+  { id, pid, args }: Notification,
+  options: SuperviseOptions,
+): number | 'continue' {
+  const target = toInt(args[0])
+  const length = toInt(args[2])
+  if (length < 2 || length > maxAddressBytes) return -EINVAL
+  const address = readMemory(pid, args[1] ?? 0n, length)
+  if (!address) return -EFAULT
+  const family = address.readUInt16LE(0)
+  if (family === AF_UNIX) return 'continue'
+  return withDescriptor(pid, target, (fd) => {
+    if (!isWaiting(listener, id)) return -EBADF
+    const isInternet = (family === AF_INET && length >= 16) || (family === AF_INET6 && length >= 24)
+    const hostListener = isInternet && isTcp(fd) ? options.listeners.get(address.readUInt16BE(2)) : undefined
+    if (hostListener === undefined) {
+      if (isInternet && isTcp(fd)) options.onOtherPort?.(address.readUInt16BE(2))
+      return isInNetworkOf(fd, pid) ? bindCopy(fd, address) : -EPERM
+    }
+    copyBlockingMode(fd, hostListener)
+    const closeOnExec = isCloseOnExec(pid, target)
+    return replaceDescriptor(listener, id, { fd: hostListener, target, closeOnExec }) ? 0 : -EBADF
+  })
+}
+
+function onListen({ pid, args }: Notification, options: SuperviseOptions): number {
+  return withDescriptor(pid, toInt(args[0]), (fd) => {
+    for (const [port, hostListener] of options.listeners) {
+      if (!isSameSocket(fd, hostListener)) continue
+      options.onListening(port)
+      return 0
+    }
+    return isInNetworkOf(fd, pid) ? listenOn(fd, toInt(args[1])) : -EPERM
+  })
+}
+
+function isCloseOnExec(pid: number, fd: number): boolean {
+  const info = readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8')
+  return (Number.parseInt(/^flags:\s+([0-7]+)$/m.exec(info)?.[1] ?? '0', 8) & O_CLOEXEC) !== 0
+}

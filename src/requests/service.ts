@@ -1,0 +1,33 @@
+/** What serves one function, whatever its contract. */
+import type { ServedFunction } from '../functions/function.ts'
+import type { Instance } from './instance.ts'
+
+export interface ServiceStats {
+  readonly instances: number
+  /** Ids of the containers that run now. */
+  readonly ids: readonly string[]
+  /** Connections that wait for an instance, of those that were taken from the kernel. */
+  readonly waiting: number
+  readonly accepted: number
+  readonly passed: number
+  readonly refused: number
+  readonly failed: number
+  /** Why the last instance could not serve; undefined once one has. */
+  readonly failure: string | undefined
+}
+
+/** The listeners belong to whoever made the service. */
+export interface Service {
+  readonly current: ServedFunction
+  /** Serves further connections with another version of the same contract; requests in flight are not touched. */
+  update(fn: ServedFunction): void
+  /** Starts or stops accepting; what arrives meanwhile waits in the kernel. */
+  setAccepting(accepting: boolean): void
+  /** Counts an instance that was found after a restart, until it ends. */
+  adopt(instance: Instance): void
+  /** Resolves when no instance of a version other than the current one is left. */
+  drained(): Promise<void>
+  /** Stops accepting, resets what waits, and resolves when the last instance has ended. */
+  close(): Promise<void>
+  stats(): ServiceStats
+}
