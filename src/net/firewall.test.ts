@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import type { Exec } from '../host/exec.ts'
 import { FaasError } from '../values/errors.ts'
@@ -35,19 +36,19 @@ table inet faasd {
 
   chain input {
     type filter hook input priority 0; policy accept;
-    iifname "wg0" goto tunnel
+    iifname "wg0" goto from_tunnel
     iifname "lo" accept
     ip6 saddr fd00:faa5::/32 drop
     ip6 daddr fd00:faa5::/32 drop
   }
 
-  chain tunnel {
+  chain from_tunnel {
     ip6 saddr fd00:faa5:0:200::/64 ip6 daddr fd00:faa5:0:100::1 tcp dport 51821 accept
-    ip6 saddr fd00:faa5:0:100::/64 goto peers
+    ip6 saddr fd00:faa5:0:100::/64 goto from_peer
     drop
   }
 
-  chain peers {
+  chain from_peer {
     ip6 daddr fd00:faa5:0:100::1 udp dport 53 accept
     ip6 daddr fd00:faa5:0:100::1 tcp dport 53 accept
     ip6 daddr . tcp dport @listeners accept
@@ -101,9 +102,9 @@ function fakeNft() {
     listing: 'table inet faasd {\n}\n',
     failure: undefined as FaasError | undefined,
   }
-  const exec: Exec = async (_command, args, options) => {
+  const exec: Exec = async (_command, args) => {
     if (nft.failure) throw nft.failure
-    if (args[0] === '-f') nft.loaded.push(String(options?.input))
+    if (args[0] === '-f') nft.loaded.push(await readFile(args[1] ?? '', 'utf8'))
     return { stdout: args.includes('list') ? nft.listing : '', stderr: '', code: 0 }
   }
   return { nft, exec }
