@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import type { Exec } from '../host/exec.ts'
 import { FaasError } from '../values/errors.ts'
@@ -105,6 +107,7 @@ function fakeNft() {
   const exec: Exec = async (_command, args) => {
     if (nft.failure) throw nft.failure
     if (args[0] === '-f') nft.loaded.push(await readFile(args[1] ?? '', 'utf8'))
+    else if (args.length === 1) nft.loaded.push(args[0] ?? '')
     return { stdout: args.includes('list') ? nft.listing : '', stderr: '', code: 0 }
   }
   return { nft, exec }
@@ -116,6 +119,16 @@ test('removeListeners() adds before it deletes, so that what is gone already is 
   assert.deepEqual(nft.loaded, [
     'add element inet faasd listeners { fd00:faa5:1::a . 80 }\ndelete element inet faasd listeners { fd00:faa5:1::a . 80 }\n',
   ])
+})
+
+test('a text that is too long for an argument goes through a file, which is gone afterwards', async () => {
+  const { nft, exec } = fakeNft()
+  const directory = await mkdtemp(join(tmpdir(), 'faasd-firewall-'))
+  const many = Array.from({ length: 5_000 }, (_, index) => listener('fd00:faa5:1::a', index + 1))
+  await createFirewall({ exec, directory }).addListeners(many)
+  assert.equal(nft.loaded[0]?.match(/fd00:faa5:1::a/g)?.length, 5_000)
+  assert.deepEqual(await readdir(directory), [])
+  await rm(directory, { recursive: true })
 })
 
 test('changing no listener runs nothing', async () => {

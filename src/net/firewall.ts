@@ -36,6 +36,9 @@ const table = `${family} ${tableName}`
 /** Before `raw` (-300) and `mangle` (-150). */
 const beforeMarksChange = -310
 
+/** The kernel takes arguments of up to 128 KiB (execve(2)): some 3,500 listeners. */
+const maxArgumentBytes = 100 * 1024
+
 /** Where a function is called. */
 export interface ListenerAddress {
   readonly address: Ipv6
@@ -152,7 +155,7 @@ export interface Firewall {
 
 export interface FirewallDeps {
   readonly exec: Exec
-  /** Where the text lies while nft reads it. */
+  /** Where a text that is too long for an argument lies while nft reads it. */
   readonly directory?: string
 }
 
@@ -166,8 +169,12 @@ export function createFirewall({ exec, directory = tmpdir() }: FirewallDeps): Fi
     return result
   }
 
-  // Through a file: nft 0.9.8 opens /dev/stdin by name, which fails for the socket that Node gives a child as its input.
+  // Not through nft's input: nft 0.9.8 opens /dev/stdin by name, which fails for the socket that Node gives a child there.
   const load = async (text: string): Promise<void> => {
+    if (text.length <= maxArgumentBytes) {
+      await exec('nft', [text])
+      return
+    }
     const aside = await mkdtemp(join(directory, 'faasd-nft-'))
     try {
       const path = join(aside, 'rules')
