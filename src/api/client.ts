@@ -59,7 +59,7 @@ export function createClient({ transport }: { transport: Transport }): Client {
       method: operation.method,
       path: renderPath(operation.path, options),
       headers: { host: 'localhost', connection: 'close', ...options.headers },
-      createConnection: () => connection as never,
+      createConnection: () => connection,
       ...(options.signal ? { signal: options.signal } : {}),
     }
     return httpRequest(request)
@@ -111,7 +111,7 @@ export function createClient({ transport }: { transport: Transport }): Client {
         accept: 'application/x-ndjson',
       }
       const request = await open(operations.deploy, {
-        query: query as Query,
+        query,
         headers,
         ...(signal ? { signal } : {}),
       })
@@ -163,7 +163,7 @@ function renderPath(path: string, { name, query = {} }: OpenOptions): string {
   }
   // `.` and `..` stay as they are in encodeURIComponent(): the server refuses them as names.
   const filled = name === undefined ? path : path.replace(':name', () => encodeURIComponent(name))
-  return parameters.size === 0 ? filled : `${filled}?${parameters}`
+  return parameters.size === 0 ? filled : `${filled}?${parameters.toString()}`
 }
 
 /** Sends the archive from the server's `100 Continue` until {@link stop}. */

@@ -53,7 +53,7 @@ export async function createApi({
       ignoreTrailingSlash: false,
       ignoreDuplicateSlashes: false,
     },
-    frameworkErrors: answerError,
+    frameworkErrors: (error, request, reply) => void answerError(error, request, reply),
   })
   app.removeContentTypeParser('text/plain')
   app.setErrorHandler(answerError)

@@ -3,9 +3,9 @@
  * the ends. Each way is a function that opens one connection. Failures: OPTION_INVALID for a FAAS_HOST that is none of
  * the forms below, DAEMON_UNREACHABLE.
  */
-import { spawn } from 'node:child_process'
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { connect as connectSocket, type NetConnectOpts } from 'node:net'
-import { Duplex } from 'node:stream'
+import { Duplex, type Readable, type Writable } from 'node:stream'
 import { FaasError } from '../values/errors.ts'
 
 export interface Transport {
@@ -126,22 +126,38 @@ function createSshTransport(url: URL): Transport {
     connect: async () => {
       // ssh's own questions and complaints go to the terminal.
       const child = spawn('ssh', args, { stdio: ['pipe', 'pipe', 'inherit'] })
-      const connection = Duplex.from({ readable: child.stdout, writable: child.stdin })
-      child.stdin.on('error', () => {})
-      child.on('error', (error: NodeJS.ErrnoException) => connection.destroy(unreachable(url.href, error)))
-      child.on('exit', (code) => {
-        if (code === 0 || connection.destroyed) return
-        const error = new FaasError(
-          'DAEMON_UNREACHABLE',
-          `cannot reach faasd at ${url.href}: ssh exited with ${code}`,
-          {
+      const connection = joinChild(child)
+      child.once('error', (error: NodeJS.ErrnoException) => connection.destroy(unreachable(url.href, error)))
+      child.once('close', (code) => {
+        if (code === 0) return void connection.push(null)
+        connection.destroy(
+          new FaasError('DAEMON_UNREACHABLE', `cannot reach faasd at ${url.href}: ssh exited with ${code}`, {
             hint: `try: ssh ${args.slice(args.indexOf('--') + 1).join(' ')}`,
-          },
+          }),
         )
-        connection.destroy(error)
       })
-      connection.on('close', () => child.kill())
       return connection
     },
   }
+}
+
+/**
+ * A child's input and output as one stream. A failed write is no failure: how the child ended says more, so the stream
+ * ends only when the child has.
+ */
+function joinChild(child: ChildProcessByStdio<Writable, Readable, null>): Duplex {
+  child.stdin.on('error', () => {})
+  const connection = new Duplex({
+    read: () => void child.stdout.resume(),
+    write: (chunk, _encoding, done) => void child.stdin.write(chunk, () => done()),
+    final: (done) => void child.stdin.end(() => done()),
+    destroy: (error, done) => {
+      child.kill()
+      done(error)
+    },
+  })
+  child.stdout.on('data', (chunk: Buffer) => {
+    if (!connection.push(chunk)) child.stdout.pause()
+  })
+  return connection
 }

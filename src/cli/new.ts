@@ -33,8 +33,8 @@ export function newCommand(context: CliContext): Command {
     .option('--cpu <cores>', 'CPU time of an instance, such as 500m or 1.5')
     .option('--pids <count>', 'processes and threads of an instance')
     .option('--tmp <amount>', "size of an instance's /tmp, such as 64Mi")
-    .option('-e, --env <key=value>', 'a variable; may be repeated', (value, before: string[] = []) => [
-      ...before,
+    .option('-e, --env <key=value>', 'a variable; may be repeated', (value, before: string[] | undefined) => [
+      ...(before ?? []),
       value,
     ])
     .option(

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import type { Exec } from '../host/exec.ts'
 import { FaasError } from '../values/errors.ts'
@@ -35,19 +38,19 @@ table inet faasd {
 
   chain input {
     type filter hook input priority 0; policy accept;
-    iifname "wg0" goto tunnel
+    iifname "wg0" goto from_tunnel
     iifname "lo" accept
     ip6 saddr fd00:faa5::/32 drop
     ip6 daddr fd00:faa5::/32 drop
   }
 
-  chain tunnel {
+  chain from_tunnel {
     ip6 saddr fd00:faa5:0:200::/64 ip6 daddr fd00:faa5:0:100::1 tcp dport 51821 accept
-    ip6 saddr fd00:faa5:0:100::/64 goto peers
+    ip6 saddr fd00:faa5:0:100::/64 goto from_peer
     drop
   }
 
-  chain peers {
+  chain from_peer {
     ip6 daddr fd00:faa5:0:100::1 udp dport 53 accept
     ip6 daddr fd00:faa5:0:100::1 tcp dport 53 accept
     ip6 daddr . tcp dport @listeners accept
@@ -101,9 +104,10 @@ function fakeNft() {
     listing: 'table inet faasd {\n}\n',
     failure: undefined as FaasError | undefined,
   }
-  const exec: Exec = async (_command, args, options) => {
+  const exec: Exec = async (_command, args) => {
     if (nft.failure) throw nft.failure
-    if (args[0] === '-f') nft.loaded.push(String(options?.input))
+    if (args[0] === '-f') nft.loaded.push(await readFile(args[1] ?? '', 'utf8'))
+    else if (args.length === 1) nft.loaded.push(args[0] ?? '')
     return { stdout: args.includes('list') ? nft.listing : '', stderr: '', code: 0 }
   }
   return { nft, exec }
@@ -115,6 +119,16 @@ test('removeListeners() adds before it deletes, so that what is gone already is 
   assert.deepEqual(nft.loaded, [
     'add element inet faasd listeners { fd00:faa5:1::a . 80 }\ndelete element inet faasd listeners { fd00:faa5:1::a . 80 }\n',
   ])
+})
+
+test('a text that is too long for an argument goes through a file, which is gone afterwards', async () => {
+  const { nft, exec } = fakeNft()
+  const directory = await mkdtemp(join(tmpdir(), 'faasd-firewall-'))
+  const many = Array.from({ length: 5_000 }, (_, index) => listener('fd00:faa5:1::a', index + 1))
+  await createFirewall({ exec, directory }).addListeners(many)
+  assert.equal(nft.loaded[0]?.match(/fd00:faa5:1::a/g)?.length, 5_000)
+  assert.deepEqual(await readdir(directory), [])
+  await rm(directory, { recursive: true })
 })
 
 test('changing no listener runs nothing', async () => {

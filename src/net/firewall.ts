@@ -10,8 +10,11 @@
  * - Other users of the server do not call functions behind WireGuard's back.
  *
  * A drop or a reject is final whatever other tables accept, so nobody else's rules widen ours. `output` runs before `raw`
- * and `mangle`, where other tables may change marks. nftables 0.9.8 (Debian 11) and newer read the text.
+ * and `mangle`, where other tables may change marks. nftables 0.9.8 (Debian 11) and newer read the text: a chain may not have the name of any keyword there.
  */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import { FaasError } from '../values/errors.ts'
 import { type Ipv6, parseIpv6 } from '../values/ipv6.ts'
@@ -32,6 +35,9 @@ const tableName = 'faasd'
 const table = `${family} ${tableName}`
 /** Before `raw` (-300) and `mangle` (-150). */
 const beforeMarksChange = -310
+
+/** The kernel takes arguments of up to 128 KiB (execve(2)): some 3,500 listeners. */
+const maxArgumentBytes = 100 * 1024
 
 /** Where a function is called. */
 export interface ListenerAddress {
@@ -74,19 +80,19 @@ table ${table} {
 
   chain input {
     type filter hook input priority 0; policy accept;
-    iifname "${serverLink}" goto tunnel
+    iifname "${serverLink}" goto from_tunnel
     iifname "lo" accept
     ip6 saddr ${platformPrefix} drop
     ip6 daddr ${platformPrefix} drop
   }
 
-  chain tunnel {
+  chain from_tunnel {
     ip6 saddr ${quarantinePrefix} ip6 daddr ${serverAddress} tcp dport ${joinPort} accept
-    ip6 saddr ${peersPrefix} goto peers
+    ip6 saddr ${peersPrefix} goto from_peer
     drop
   }
 
-  chain peers {
+  chain from_peer {
     ip6 daddr ${serverAddress} udp dport ${dnsPort} accept
     ip6 daddr ${serverAddress} tcp dport ${dnsPort} accept
     ip6 daddr . tcp dport @listeners accept
@@ -147,8 +153,14 @@ export interface Firewall {
   cleanUp(): Promise<void>
 }
 
+export interface FirewallDeps {
+  readonly exec: Exec
+  /** Where a text that is too long for an argument lies while nft reads it. */
+  readonly directory?: string
+}
+
 /** Drives `nft`. Calls are carried out one after another, so that `verify` never meets a change half-way. */
-export function createFirewall({ exec }: { readonly exec: Exec }): Firewall {
+export function createFirewall({ exec, directory = tmpdir() }: FirewallDeps): Firewall {
   let applied: { readonly rules: string; readonly listeners: Set<string> } | undefined
   let last: Promise<unknown> = Promise.resolve()
   const inOrder = <T>(work: () => Promise<T>): Promise<T> => {
@@ -157,7 +169,21 @@ export function createFirewall({ exec }: { readonly exec: Exec }): Firewall {
     return result
   }
 
-  const load = (text: string) => exec('nft', ['-f', '-'], { input: text })
+  // Not through nft's input: nft 0.9.8 opens /dev/stdin by name, which fails for the socket that Node gives a child there.
+  const load = async (text: string): Promise<void> => {
+    if (text.length <= maxArgumentBytes) {
+      await exec('nft', [text])
+      return
+    }
+    const aside = await mkdtemp(join(directory, 'faasd-nft-'))
+    try {
+      const path = join(aside, 'rules')
+      await writeFile(path, text)
+      await exec('nft', ['-f', path])
+    } finally {
+      await rm(aside, { recursive: true, force: true })
+    }
+  }
 
   const list = async (): Promise<TableListing> =>
     parseTableListing((await exec('nft', ['-s', '-n', 'list', 'table', family, tableName])).stdout)

@@ -187,7 +187,11 @@ test('renderPeerChanges() names only what differs, removals first', () => {
     receivedBytes: 0,
     sentBytes: 0,
   })
-  const wanted = (publicKey: string, address: string) => ({ publicKey, address: parseIpv6(address) })
+  const wanted = (publicKey: string, address: string, endpoint?: string) => ({
+    publicKey,
+    address: parseIpv6(address),
+    endpoint,
+  })
   assert.deepEqual(
     renderPeerChanges(
       [
@@ -196,15 +200,17 @@ test('renderPeerChanges() names only what differs, removals first', () => {
         present('WIDER=', 'fd00:faa5:0:100::c/128', '::/0'),
       ],
       [
-        wanted('SAME=', 'fd00:faa5:0:100::a'),
-        wanted('WIDER=', 'fd00:faa5:0:100::c'),
+        wanted('SAME=', 'fd00:faa5:0:100::a', '192.0.2.9:9'),
+        wanted('WIDER=', 'fd00:faa5:0:100::c', '192.0.2.9:9'),
         wanted('NEW=', 'fd00:faa5:0:100::b'),
+        wanted('BACK=', 'fd00:faa5:0:100::d', '192.0.2.9:9'),
       ],
     ),
     [
       ['peer', 'GONE=', 'remove'],
       ['peer', 'WIDER=', 'allowed-ips', 'fd00:faa5:0:100::c/128'],
       ['peer', 'NEW=', 'allowed-ips', 'fd00:faa5:0:100::b/128'],
+      ['peer', 'BACK=', 'endpoint', '192.0.2.9:9', 'allowed-ips', 'fd00:faa5:0:100::d/128'],
     ],
   )
 })

@@ -16,6 +16,8 @@ import { wireguardDirectory } from './wireguard-files.ts'
 export interface PeerRoute {
   readonly publicKey: string
   readonly address: Ipv6
+  /** Where it was last heard from (`ADDRESS:PORT`): for a peer that the link does not have yet, so that the server can speak first. */
+  readonly endpoint?: string | undefined
 }
 
 /** Peers in one `wg set`: far below the kernel's limit on a command's arguments. */
@@ -30,14 +32,17 @@ export function renderPeerChanges(
   present: readonly WireguardPeer[],
   wanted: readonly PeerRoute[],
 ): readonly (readonly string[])[] {
-  const wantedByKey = new Map(wanted.map((peer) => [peer.publicKey, `${peer.address}/128`]))
+  const wantedByKey = new Map(wanted.map((peer) => [peer.publicKey, peer]))
   const presentByKey = new Map(present.map((peer) => [peer.publicKey, peer.allowedIps.join()]))
   const removals = [...presentByKey.keys()]
     .filter((key) => !wantedByKey.has(key))
     .map((key) => ['peer', key, 'remove'])
-  const settings = [...wantedByKey]
-    .filter(([key, allowedIps]) => presentByKey.get(key) !== allowedIps)
-    .map(([key, allowedIps]) => ['peer', key, 'allowed-ips', allowedIps])
+  const settings = [...wantedByKey.values()]
+    .filter(({ publicKey, address }) => presentByKey.get(publicKey) !== `${address}/128`)
+    .map(({ publicKey, address, endpoint }) => {
+      const known = endpoint === undefined || presentByKey.has(publicKey) ? [] : ['endpoint', endpoint]
+      return ['peer', publicKey, ...known, 'allowed-ips', `${address}/128`]
+    })
   return [...removals, ...settings]
 }
 

@@ -26,6 +26,8 @@ async function newNetwork(context: TestContext, deps: Partial<PeerNetworkDeps> &
     now: Date.parse('2026-03-01T10:00:00Z'),
     peers: [] as readonly PeerRoute[],
     handshakes: new Map<string, number>(),
+    endpoints: new Map<string, string>(),
+    nudged: [] as string[],
     isDown: false,
     reports: [] as string[],
   }
@@ -51,7 +53,7 @@ async function newNetwork(context: TestContext, deps: Partial<PeerNetworkDeps> &
         if (state.isDown) throw new FaasError('COMMAND_FAILED', 'wg show: no such device')
         const peers = state.peers.map(({ publicKey, address }) => ({
           publicKey,
-          endpoint: undefined,
+          endpoint: state.endpoints.get(publicKey),
           allowedIps: [`${address}/128`],
           latestHandshakeSeconds: state.handshakes.get(publicKey),
           receivedBytes: 0,
@@ -63,6 +65,7 @@ async function newNetwork(context: TestContext, deps: Partial<PeerNetworkDeps> &
     findEndpoint: async () => ({ endpoint: { host: '203.0.113.1', port: 51820 }, source: 'stated' }),
     clock: { now, monotonicMs: () => state.now, sleep: async () => {} },
     report,
+    nudge: (address) => void state.nudged.push(address),
     ...deps,
   })
   context.after(() => network[Symbol.asyncDispose]())
@@ -79,7 +82,7 @@ test('create() answers what a device needs, tells WireGuard, and answers the sam
   }
   assert.deepEqual(await network.create(named('laptop'), key), expected)
   assert.deepEqual(await network.create(named('laptop'), key), expected)
-  assert.deepEqual(state.peers, [{ publicKey: key, address: 'fd00:faa5:0:100::a' }])
+  assert.deepEqual(state.peers, [{ publicKey: key, address: 'fd00:faa5:0:100::a', endpoint: undefined }])
 })
 
 test('create() without an endpoint adds nothing', async (context) => {
@@ -108,7 +111,7 @@ test('an invitation opens one quarantine address for one key, and its file has n
   assert.equal(invited.expires, '2026-03-01T11:00:00.000Z')
   const code = decodeCode(invited.code)
   const oneTime = publicKeyOf(code.oneTimePrivateKey)
-  assert.deepEqual(state.peers, [{ publicKey: oneTime, address: 'fd00:faa5:0:200::a' }])
+  assert.deepEqual(state.peers, [{ publicKey: oneTime, address: 'fd00:faa5:0:200::a', endpoint: undefined }])
   const path = join(root, 'invitations.json')
   assert.ok(!(await readFile(path, 'utf8')).includes(code.oneTimePrivateKey))
   assert.equal((await stat(path)).mode & 0o777, 0o600)
@@ -237,4 +240,19 @@ test('a damaged invitations.json is kept aside and said aloud; peers are not tou
   assert.equal(state.peers.length, 1)
   assert.match(state.reports.join(), /invitations\.json is damaged/)
   assert.ok((await stat(join(first.root, 'invitations.json.damaged'))).isFile())
+})
+
+test('a WireGuard made anew is told where the peers were last heard from, and speaks to them first', async (context) => {
+  const { network, state } = await newNetwork(context)
+  const key = newKey()
+  const { ipv6 } = await network.create(named('laptop'), key)
+  await network.create(named('never-came'), newKey())
+  state.endpoints.set(key, '198.51.100.7:4711')
+  state.handshakes.set(key, state.now / 1000)
+  await network.reconcile()
+  assert.deepEqual(state.nudged, [])
+  Object.assign(state, { peers: [], handshakes: new Map(), endpoints: new Map() })
+  await network.reconcile()
+  assert.deepEqual(state.nudged, [ipv6])
+  assert.equal(state.peers.find(({ publicKey }) => publicKey === key)?.endpoint, '198.51.100.7:4711')
 })

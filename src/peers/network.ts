@@ -5,9 +5,13 @@
  *
  * An invitation binds to the first key that joins with it. That key may ask again, because an answer can be lost; its
  * one-time key is closed when the device has shaken hands with its own key, or when the invitation expires.
+ *
+ * A WireGuard that was made anew knows nobody's endpoint, and a device notices only after some fifteen seconds of silence.
+ * So endpoints are remembered, given to the new one, and the server speaks first.
  */
 import type { Clock } from '../host/clock.ts'
-import type { Wireguard } from '../net/wireguard.ts'
+import type { PeerRoute, Wireguard } from '../net/wireguard.ts'
+import type { WireguardDump } from '../net/wireguard-dump.ts'
 import { FaasError } from '../values/errors.ts'
 import type { Ipv6 } from '../values/ipv6.ts'
 import type { PeerName } from '../values/names.ts'
@@ -15,6 +19,7 @@ import { encodeCode } from './code.ts'
 import { type FoundEndpoint, renderEndpoint } from './endpoint.ts'
 import type { Invitation, Invitations } from './invitations.ts'
 import type { PublicKey } from './keys.ts'
+import { nudgeByUdp } from './nudge.ts'
 import { createSerial } from './serial.ts'
 import type { PeerStore } from './store.ts'
 
@@ -61,16 +66,19 @@ export interface PeerNetworkDeps {
   readonly report: (message: string) => void
   /** Default one hour. */
   readonly invitationTtlMs?: number
+  /** Sends something to an address, whatever it is, so that WireGuard shakes hands. */
+  readonly nudge?: (address: Ipv6) => void
 }
 
 const connectedMs = 180_000
 const hourMs = 3_600_000
-/** How often a redeemed invitation, or a failed `wg`, is looked at again; and expiry at most. */
+/** How often a redeemed invitation, or a failed `wg`, is looked at again. */
 const soonMs = 2_000
-const longestWaitMs = 60_000
+/** How often endpoints and expiry are looked at. Devices' keepalives are 25 s apart. */
+const lookMs = 20_000
 
 export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
-  const { store, invitations, wireguard, serverPublicKey, clock } = deps
+  const { store, invitations, wireguard, serverPublicKey, clock, nudge = nudgeByUdp } = deps
   const serial = createSerial()
   let timer: NodeJS.Timeout | undefined
   let isStopped = false
@@ -79,13 +87,31 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
 
   const isOver = (invitation: Invitation): boolean => Date.parse(invitation.expires) <= clock.now().getTime()
 
+  /** Where peers were last heard from, by key. */
+  const endpoints = new Map<string, string>()
+
+  async function look(): Promise<WireguardDump> {
+    const dump = await wireguard.dump()
+    for (const { publicKey, endpoint, latestHandshakeSeconds } of dump.peers) {
+      if (endpoint !== undefined && latestHandshakeSeconds !== undefined) endpoints.set(publicKey, endpoint)
+    }
+    return dump
+  }
+
   async function apply(): Promise<void> {
     isApplied = false
+    const present = new Set((await look()).peers.map(({ publicKey }) => publicKey))
     const open = invitations.list().filter((invitation) => !isOver(invitation))
-    await wireguard.applyPeers(
-      [...store.list(), ...open].map(({ publicKey, address }) => ({ publicKey, address })),
-    )
+    const routes = [...store.list(), ...open].map(({ publicKey, address }): PeerRoute => {
+      return { publicKey, address, endpoint: endpoints.get(publicKey) }
+    })
+    await wireguard.applyPeers(routes)
     isApplied = true
+    for (const { publicKey, address, endpoint } of routes) {
+      if (endpoint !== undefined && !present.has(publicKey)) nudge(address)
+    }
+    const wanted = new Set(routes.map(({ publicKey }) => publicKey))
+    for (const key of endpoints.keys()) if (!wanted.has(key)) endpoints.delete(key)
   }
 
   /** One change; whatever comes of it, what remains to be done later is planned. */
@@ -94,11 +120,11 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
   function plan(): void {
     clearTimeout(timer)
     const open = invitations.list()
-    if (isStopped || (isApplied && open.length === 0)) return
+    if (isStopped || (isApplied && open.length === 0 && store.list().length === 0)) return
     const waits = open.map((invitation) =>
       invitation.redeemedBy ? soonMs : Date.parse(invitation.expires) - clock.now().getTime(),
     )
-    const waitMs = Math.min(...waits, isApplied ? longestWaitMs : soonMs)
+    const waitMs = Math.min(...waits, isApplied ? lookMs : soonMs)
     timer = setTimeout(() => void change(sweep).catch(reportSweep), Math.max(waitMs, 100)).unref()
   }
 
@@ -110,22 +136,16 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
   }
 
   async function sweep(): Promise<void> {
-    const arrived = await arrivedKeys()
+    const { peers } = await look()
+    const arrived = new Set<string>(
+      peers.filter((peer) => peer.latestHandshakeSeconds !== undefined).map((peer) => peer.publicKey),
+    )
     const closed = await invitations.close(
       (invitation) =>
         isOver(invitation) || (invitation.redeemedBy !== undefined && arrived.has(invitation.redeemedBy)),
     )
     if (closed.length > 0 || !isApplied) await apply()
     lastTrouble = ''
-  }
-
-  /** Keys that have shaken hands at least once. */
-  async function arrivedKeys(): Promise<ReadonlySet<string>> {
-    if (!invitations.list().some((invitation) => invitation.redeemedBy)) return new Set()
-    const { peers } = await wireguard.dump()
-    return new Set(
-      peers.filter((peer) => peer.latestHandshakeSeconds !== undefined).map((peer) => peer.publicKey),
-    )
   }
 
   function refuseOneTimeKey(publicKey: string): void {
@@ -219,7 +239,6 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
       change(async () => {
         await store.reload()
         isApplied = false
-        await invitations.close(isOver)
         await apply()
         await sweep()
       }),

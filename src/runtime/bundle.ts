@@ -8,7 +8,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join, posix } from 'node:path'
 import { FaasError } from '../values/errors.ts'
 import { type CgroupFacts, cgroupPath, detectCgroups, renderResources } from './cgroups.ts'
-import { type ContainerSpec, type Contract, checkContainerId } from './container.ts'
+import { type ContainerSpec, type Contract, checkContainerId, oomScoreAdj } from './container.ts'
 import { ID_COUNT, idMappings } from './id-map.ts'
 import { type Architecture, renderSeccomp } from './seccomp.ts'
 
@@ -31,9 +31,6 @@ const rlimits = [
   { type: 'RLIMIT_MSGQUEUE', hard: 0, soft: 0 },
   { type: 'RLIMIT_NOFILE', hard: 1024, soft: 1024 },
 ] as const
-
-/** A function is killed before anything of the host's; without this it would inherit the daemon's low score. */
-const oomScoreAdj = 500
 
 const none: readonly string[] = []
 

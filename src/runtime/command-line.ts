@@ -2,16 +2,14 @@
  * The command line that runc and crun share, and the clean-up that neither does alone. A container is found by
  * its id only: after a crash there is no other memory of it.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
-import { closeSync, constants, fchownSync, fstatSync, openSync, rmSync } from 'node:fs'
 import { access, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import { readTextIfExists } from '../host/files.ts'
-import { makeFifo } from '../host/native/fifo.ts'
 import { FaasError } from '../values/errors.ts'
 import type { Cgroups } from './cgroups.ts'
 import { checkContainerId } from './container.ts'
+import { launch, runtimeEnvironment } from './launch.ts'
 import type { ContainerState, OciRuntime, RunOptions } from './oci-runtime.ts'
 
 export interface RuntimeDeps {
@@ -33,9 +31,6 @@ export interface Dialect {
   readonly gone: RegExp
 }
 
-const defaultRunTimeoutMs = 30_000
-const environment = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' }
-
 /** Last words of a runtime: the `msg` of its last JSON log line, or that line as it is. */
 export function lastWords(log: string): string {
   const line = log.trim().split('\n').at(-1) ?? ''
@@ -46,96 +41,6 @@ export function lastWords(log: string): string {
     // not JSON: the program may have died before it set its log up
   }
   return line
-}
-
-/**
- * Gives the container's user its stdout and stderr, so that it can open /dev/stdout and /dev/stderr: crun does so,
- * runc cannot do it for a user namespace. A device would be the host's own and is refused.
- */
-async function giveOutput({ bundle, stdout, stderr }: RunOptions): Promise<void> {
-  const { process, linux } = JSON.parse(await readFile(join(bundle, 'config.json'), 'utf8'))
-  const base: unknown = linux.uidMappings[0].hostID
-  const owner = Number(base) + Number(process.user.uid)
-  for (const descriptor of [stdout, stderr]) {
-    const found = fstatSync(descriptor)
-    if (found.isCharacterDevice()) throw new FaasError('INTERNAL', 'a container cannot print to a device')
-    fchownSync(descriptor, owner, found.gid)
-  }
-}
-
-/**
- * Starts a runtime with an empty pipe as stdin. Not /dev/null: crun gives the three descriptors to the container's
- * user, and it would own the host's node. Not a socket: one would belong to the host's network namespace.
- */
-function start(
-  program: string,
-  args: readonly string[],
-  { bundle, stdout, stderr }: RunOptions,
-): ChildProcess {
-  const path = join(bundle, 'stdin')
-  makeFifo(path)
-  const stdin = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
-  try {
-    // poll() sees the end of a FIFO only after it has had a writer.
-    closeSync(openSync(path, constants.O_WRONLY))
-    rmSync(path)
-    return spawn(program, args, { stdio: [stdin, stdout, stderr], env: environment, detached: true })
-  } finally {
-    closeSync(stdin)
-  }
-}
-
-interface Ending {
-  readonly code: number | null
-  readonly killedBy: string | undefined
-}
-
-/**
- * Waits for a runtime's own process. It is started in a session of its own, so that one signal ends it with its
- * helpers, and Ctrl-C in the daemon's terminal does not reach it.
- */
-function ending(child: ChildProcess, program: string, options: RunOptions): Promise<Ending> {
-  const { signal, timeoutMs = defaultRunTimeoutMs } = options
-  return new Promise((resolve, reject) => {
-    let killedBy: string | undefined
-    const stop = (why: string) => {
-      killedBy ??= why
-      if (child.pid !== undefined) killGroup(child.pid)
-    }
-    const onAbort = () => stop('it was cancelled')
-    const timer = setTimeout(() => stop(`it took longer than ${timeoutMs} ms`), timeoutMs)
-    const settle = () => {
-      clearTimeout(timer)
-      signal?.removeEventListener('abort', onAbort)
-    }
-    signal?.addEventListener('abort', onAbort, { once: true })
-    if (signal?.aborted) onAbort()
-    child.once('error', (error: NodeJS.ErrnoException) => {
-      settle()
-      reject(
-        error.code === 'ENOENT'
-          ? new FaasError('PROGRAM_MISSING', `the program ${program} is not installed`, {
-              hint: `install ${program} and try again`,
-              cause: error,
-            })
-          : new FaasError('RUNTIME_FAILED', `${program} cannot be started: ${error.message}`, {
-              cause: error,
-            }),
-      )
-    })
-    child.once('exit', (code) => {
-      settle()
-      resolve({ code, killedBy })
-    })
-  })
-}
-
-function killGroup(leader: number): void {
-  try {
-    process.kill(-leader, 'SIGKILL')
-  } catch {
-    // it ended by itself
-  }
 }
 
 const isFailure = (error: unknown): error is FaasError =>
@@ -159,7 +64,7 @@ export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): O
   const program = deps.program ?? name
   const root = stateRoot === dialect.stateRoot ? [] : ['--root', stateRoot]
 
-  const command = (...args: string[]) => exec(program, [...root, ...args], { env: environment })
+  const command = (...args: string[]) => exec(program, [...root, ...args], { env: runtimeEnvironment })
 
   const isGone = (error: unknown): boolean => isFailure(error) && dialect.gone.test(error.message)
 
@@ -185,12 +90,11 @@ export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): O
   const removeAfterFailure = (id: string): Promise<void> => remove(id).catch(() => {})
 
   const run = async (options: RunOptions): Promise<{ pid: number }> => {
-    const { id, bundle, stdout, stderr, signal } = options
+    const { id, bundle, signal } = options
     checkContainerId(id)
     const pidFile = join(bundle, 'pid')
     const log = join(bundle, 'runtime.log')
     await Promise.all([pidFile, log].map((path) => rm(path, { force: true })))
-    await giveOutput(options)
     const args = [
       ...root,
       ...dialect.logOptions(log),
@@ -203,7 +107,7 @@ export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): O
       ...['--bundle', bundle],
       id,
     ]
-    const { code, killedBy } = await ending(start(program, args, options), program, options)
+    const { code, killedBy } = await launch(program, args, options)
     if (code === 0 && signal?.aborted !== true) {
       try {
         return { pid: await readPid(pidFile) }
@@ -271,8 +175,8 @@ const isContainerId = (id: string): boolean => {
 function toState(entry: unknown): ContainerState | undefined {
   if (typeof entry !== 'object' || entry === null) return undefined
   const { id, pid, status, bundle } = entry as Partial<Record<keyof ContainerState, unknown>>
-  if (typeof id !== 'string') return undefined
-  return { id, pid: Number(pid ?? 0), status: String(status ?? ''), bundle: String(bundle ?? '') }
+  if (typeof id !== 'string' || typeof status !== 'string' || typeof bundle !== 'string') return undefined
+  return { id, pid: Number(pid ?? 0), status, bundle }
 }
 
 /** The answer of `list --format json`: an array, or `null` where runc has none. */

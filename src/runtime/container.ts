@@ -24,6 +24,9 @@ export const defaultLimits: Limits = {
   tmpBytes: 64 * 1024 * 1024,
 }
 
+/** A function is killed before anything of the host's; without this it would inherit the daemon's low score. */
+export const oomScoreAdj = 500
+
 /** Ids as they are inside of the container, 0 to 65535. */
 export interface ContainerUser {
   readonly uid: number

@@ -235,7 +235,9 @@ test('a follower of a log gets the head at once, and leaves without a trace', as
   const { port } = await serve(context, {
     platform: {
       logs: async (_name, _options, signal) =>
-        (async function* () {
+        // A log that stays silent.
+        (async function* (): AsyncGenerator<never> {
+          yield* []
           await new Promise((resolve) => signal.addEventListener('abort', resolve))
           isOver = true
         })(),

@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import { eventually } from '../../src/host/eventually.ts'
 import { exec } from '../../src/host/exec.ts'
 import { createLab } from './lab.ts'
+import { allowSsh } from './ssh.ts'
 
 const labModule = join(import.meta.dirname, 'lab.ts')
 
@@ -61,6 +62,19 @@ for (const runtime of ['runc', 'crun']) {
     assert.match(cgroups, /:\/faasd\/lab-test$/m)
   })
 }
+
+test('allowSsh() lets root of a device log in on the server, with faas on PATH', async () => {
+  await using lab = await createLab()
+  await allowSsh(lab.device, lab.server)
+  const answer = await lab.device.exec([
+    'ssh',
+    '-o',
+    'BatchMode=yes',
+    `root@${lab.server.ipv4}`,
+    'hostname; command -v faas',
+  ])
+  assert.equal(answer.stdout, 'server\n/usr/local/bin/faas\n')
+})
 
 test('a lab goes when its maker is killed, with its processes, cgroups and files', async () => {
   const script = `

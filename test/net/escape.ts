@@ -20,7 +20,7 @@ const MSG_FASTOPEN = 0x20000000
 const MSG_NOSIGNAL = 0x4000
 const IPPROTO_TCP = 6
 const IPPROTO_IPV6 = 41
-const names = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value as number, name]))
+const names = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]))
 const errno = () => names.get(koffi.errno()) ?? `errno ${koffi.errno()}`
 
 function sockaddr(address: string, port: number): Buffer {

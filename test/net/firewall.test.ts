@@ -200,7 +200,7 @@ if (enterNamespaces(import.meta.filename, ['nft', 'sysctl'])) {
         await delay(300)
         return await heard()
       })
-    await exec('ip', ['netns', 'exec', 'lan', 'nft', '-f', '-'], { input: table })
+    await exec('ip', ['netns', 'exec', 'lan', 'nft', table])
     const without = await attempt()
     if (without === undefined) return t.skip('requires a kernel with segment routing for a control')
     assert.ok(without > 0, 'the control: the packet does get there')
@@ -218,7 +218,7 @@ if (enterNamespaces(import.meta.filename, ['nft', 'sysctl'])) {
     table inet marks {
       chain output { type route hook output priority -150; policy accept; meta mark set 0; }
     }`
-    await exec('nft', ['-f', '-'], { input: [-400, 0, 300].map(other).join('\n') })
+    await exec('nft', [[-400, 0, 300].map(other).join('\n')])
     await firewall.apply({ listeners })
     try {
       const results = await escape(waysOut.slice(0, 6), async (all) => all)
@@ -336,7 +336,7 @@ if (enterNamespaces(import.meta.filename, ['nft', 'sysctl'])) {
       'flushed rules of all tables': 'flush ruleset',
       'a flushed chain': 'flush chain inet faasd passed',
       'an added accept': `insert rule ${rule} accept`,
-      'an appended accept': 'add rule inet faasd tunnel accept',
+      'an appended accept': 'add rule inet faasd from_tunnel accept',
       'an added listener': `add element inet faasd listeners { ${functionA} . 4000 }`,
       'a removed listener': `delete element inet faasd listeners { ${functionA} . 80 }`,
       'a dormant table': 'add table inet faasd { flags dormant; }',
@@ -346,7 +346,7 @@ if (enterNamespaces(import.meta.filename, ['nft', 'sysctl'])) {
       await t.test(name, async () => {
         await firewall.apply({ listeners })
         assert.equal(await firewall.verify(), true)
-        await exec('nft', ['-f', '-'], { input: `${command}\n` })
+        await exec('nft', [command])
         assert.equal(await firewall.verify(), false)
         await firewall.apply({ listeners })
         assert.equal(await firewall.verify(), true)
@@ -374,7 +374,7 @@ if (enterNamespaces(import.meta.filename, ['nft', 'sysctl'])) {
   })
 
   test('cleanUp() removes the table and nothing else, and can be repeated', async () => {
-    await exec('nft', ['-f', '-'], { input: 'flush ruleset\nadd table inet unrelated\n' })
+    await exec('nft', ['flush ruleset; add table inet unrelated'])
     await firewall.apply({ listeners })
     await firewall.cleanUp()
     await firewall.cleanUp()

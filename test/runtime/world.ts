@@ -43,15 +43,17 @@ export const prepareTree = (): Promise<string> =>
 /** Ours on top, as the images room has it: mount points, the probe, and a program that is setuid root inside. */
 async function topLayer(directory: string, lower: string): Promise<string> {
   const top = join(directory, 'top')
-  for (const name of ['', 'proc', 'dev', 'tmp', 'etc', 'app', 'home/app'])
+  for (const name of ['', 'proc', 'dev', 'tmp', 'etc', 'app', 'setuid', 'home/app'])
     await mkdir(join(top, name), { recursive: true, mode: 0o755 })
+  // runc gives a tmpfs the mode of the directory that it covers.
+  await chmod(join(top, 'tmp'), 0o1777)
   await writeFile(join(top, 'control.sock'), '')
   await writeFile(join(top, 'etc/passwd'), 'root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n')
   await writeFile(join(top, 'not-a-program'), 'text\n', { mode: 0o755 })
   await copyFile(join(import.meta.dirname, 'probe.py'), join(top, 'probe.py'))
-  await copyFile(join(lower, 'bin/busybox'), join(top, 'app/setuid'))
+  await copyFile(join(lower, 'bin/busybox'), join(top, 'setuid/id'))
   await run('chown', ['-hR', owner, top])
-  await chmod(join(top, 'app/setuid'), 0o4755)
+  await chmod(join(top, 'setuid/id'), 0o4755)
   return top
 }
 
