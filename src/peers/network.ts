@@ -167,9 +167,7 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
 
     async list() {
       const dump = await wireguard.dump().catch(() => undefined)
-      const handshakes = new Map(
-        dump?.peers.map((peer) => [peer.publicKey as string, peer.latestHandshakeSeconds]),
-      )
+      const handshakes = new Map(dump?.peers.map((peer) => [peer.publicKey, peer.latestHandshakeSeconds]))
       const nowMs = clock.now().getTime()
       return store.list().map(({ name, address, created, publicKey }) => {
         const status = dump ? statusOf(handshakes.get(publicKey), nowMs) : 'unknown'
