@@ -27,6 +27,7 @@ import { applyNetworkSettings } from '../net/settings.ts'
 import { createWireguard } from '../net/wireguard.ts'
 import { ensureServerFiles, wireguardDirectory } from '../net/wireguard-files.ts'
 import { findEndpoint } from '../peers/endpoint.ts'
+import { loadEndpointMemory } from '../peers/endpoint-memory.ts'
 import { loadInvitations } from '../peers/invitations.ts'
 import { startJoinService } from '../peers/join-service.ts'
 import { parsePublicKey } from '../peers/keys.ts'
@@ -129,6 +130,7 @@ export async function startDaemon({
       invitations,
       wireguard,
       serverPublicKey,
+      endpoints: await loadEndpointMemory(join(root, 'endpoints.json')),
       findEndpoint: () => findEndpoint(config.endpoint, { exec }),
       someFunction: () => registry.content.functions.keys().next().value,
       clock,
