@@ -91,6 +91,16 @@ test('createCallerCheck() refuses a connection without a known owner', async () 
   await assert.rejects(caller.check(socketOf()), hasCode('CALLER_REFUSED'))
 })
 
+test('createCallerCheck() refuses a caller whom the kernel cannot be asked about', async () => {
+  const socketOwner = () => {
+    throw new FaasError('SYSCALL_FAILED', 'socket AF_NETLINK: EMFILE')
+  }
+  const caller = createCallerCheck({ socketOwner, findUser })
+  const socket = socketOf()
+  caller.connected(socket)
+  await assert.rejects(caller.check(socket), hasCode('CALLER_REFUSED'))
+})
+
 test("createCallerCheck() asks the kernel once a connection, for the caller's end of it", async () => {
   const asked: unknown[] = []
   let lookups = 0

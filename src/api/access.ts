@@ -101,9 +101,14 @@ function ownerOf(socket: Socket, socketOwner: SocketOwner): number | undefined {
   const { remoteAddress, remotePort, localAddress, localPort } = socket
   if (remoteAddress === undefined || remotePort === undefined) return undefined
   if (localAddress === undefined || localPort === undefined) return undefined
-  // The caller's own end of the connection: our remote is its local.
-  return socketOwner({
-    local: { address: remoteAddress, port: remotePort },
-    remote: { address: localAddress, port: localPort },
-  })
+  try {
+    // The caller's own end of the connection: our remote is its local.
+    return socketOwner({
+      local: { address: remoteAddress, port: remotePort },
+      remote: { address: localAddress, port: localPort },
+    })
+  } catch {
+    // Out of descriptors, most likely: whoever is not known is refused, and the daemon goes on.
+    return undefined
+  }
 }

@@ -42,7 +42,8 @@ export const operations = {
     description:
       'Answers when the name resolves. With `Accept: application/x-ndjson` the answer is one JSON object a line: ' +
       '`{"step","message"}` for each step, and last `{"result":…}` or `{"error":…}`. ' +
-      'The name is checked before the body is read.',
+      'The name is checked before the body is read. While one deploy of a name is under way, another of the same ' +
+      'name is refused with FUNCTION_BUSY, also before its body is read.',
     query: deployQuery,
     archive: true,
     answer: answers.deployed,

@@ -43,10 +43,13 @@ export async function listenApi(options: ListenOptions): Promise<Listening> {
   let port = options.port ?? 8080
 
   const guarded: RequestHandler = (request, response) => {
-    checkAccess(request).then(
-      () => options.handler(request, response),
-      (error: unknown) => refuse(request, response, toFaasError(error)),
-    )
+    checkAccess(request)
+      .then(
+        () => options.handler(request, response),
+        (error: unknown) => refuse(request, response, toFaasError(error)),
+      )
+      // The handler answers for its own failures: what still comes here must not end the daemon.
+      .catch(() => request.destroy())
   }
   const checkAccess = async (request: IncomingMessage): Promise<void> => {
     checkHost(request.rawHeaders, port)

@@ -27,11 +27,13 @@ import { applyNetworkSettings } from '../net/settings.ts'
 import { createWireguard } from '../net/wireguard.ts'
 import { ensureServerFiles, wireguardDirectory } from '../net/wireguard-files.ts'
 import { findEndpoint } from '../peers/endpoint.ts'
+import { loadEndpointMemory } from '../peers/endpoint-memory.ts'
 import { loadInvitations } from '../peers/invitations.ts'
 import { startJoinService } from '../peers/join-service.ts'
 import { parsePublicKey } from '../peers/keys.ts'
 import { createPeerNetwork } from '../peers/network.ts'
 import { createPeerStore } from '../peers/store.ts'
+import { functionNameOf } from '../requests/instance.ts'
 import { createRequests } from '../requests/requests.ts'
 import { createTrafficWatch } from '../requests/traffic.ts'
 import { detectBundleHost } from '../runtime/bundle.ts'
@@ -134,6 +136,7 @@ export async function startDaemon({
       invitations,
       wireguard,
       serverPublicKey,
+      endpoints: await loadEndpointMemory(join(root, 'endpoints.json')),
       findEndpoint: () => findEndpoint(config.endpoint, { exec }),
       someFunction: () => registry.content.functions.keys().next().value,
       clock,
@@ -141,15 +144,17 @@ export async function startDaemon({
     }),
   )
 
-  const guard = starting.use(
-    createGuard({ poller, firewall, reconciler, peers, setGate: requests.setGate, log }),
-  )
-  await guard.check()
-  const found = (await runtime.list()).filter(({ id }) => id.startsWith('faas-'))
+  // Before the gate opens: what is found now is of earlier runs, and nothing of ours is among it.
+  await reconciler.reconcile()
+  const found = (await runtime.list()).filter(({ id }) => functionNameOf(id) !== undefined)
   const { adopted, removed } = await requests.recover(found)
   if (adopted + removed > 0) {
     log.info('init', `of an earlier run, ${adopted} instances go on and ${removed} were removed`)
   }
+  const guard = starting.use(
+    createGuard({ poller, firewall, reconciler, peers, setGate: requests.setGate, log }),
+  )
+  await guard.check()
   await reconciler.collect()
 
   starting.use(startJoinService({ address: serverAddress, port: joinPort, network: peers, report }))

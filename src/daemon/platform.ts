@@ -44,16 +44,17 @@ export function createPlatform(deps: PlatformDeps): Platform {
 
   const summarize = async (name: FunctionName, record: FunctionRecord): Promise<FunctionSummary> => {
     const stats = requests.stats(name)
-    const image = await deps.images.load(record.image)
+    // One record that cannot be read must not hide the other functions.
+    const image = await deps.images.load(record.image).catch(() => undefined)
     return {
       ip: record.address,
       rootfs: join(deps.root, 'images', name, 'rootfs'),
-      cmd: [...commandOf(image.config)],
+      cmd: image ? [...commandOf(image.config)] : [],
       contract: record.contract,
       image: record.image,
       created: record.created,
       instances: stats?.instances ?? 0,
-      state: stateOf(stats),
+      state: image ? stateOf(stats) : 'failing',
     }
   }
 

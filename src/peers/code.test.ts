@@ -46,10 +46,14 @@ test('decodeCode() refuses a code that is cut short at any place, and says so', 
 test('decodeCode() refuses a code with any one character changed', () => {
   const text = encodeCode(codeWith())
   fc.assert(
-    fc.property(fc.nat(text.length - 1), fc.constantFrom(...'abcXYZ019-_=+/'), (at, character) => {
-      if (text[at] === character) return
-      assert.throws(() => decodeCode(text.slice(0, at) + character + text.slice(at + 1)), isRefused)
-    }),
+    fc.property(
+      fc.nat(text.length - 1),
+      fc.constantFrom('a', 'Z', '0', '9', '-', '_', '=', '+', '/'),
+      (at, character) => {
+        if (text[at] === character) return
+        assert.throws(() => decodeCode(text.slice(0, at) + character + text.slice(at + 1)), isRefused)
+      },
+    ),
   )
 })
 

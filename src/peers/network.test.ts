@@ -8,6 +8,7 @@ import type { PeerRoute } from '../net/wireguard.ts'
 import { FaasError } from '../values/errors.ts'
 import { parsePeerName } from '../values/names.ts'
 import { decodeCode } from './code.ts'
+import { loadEndpointMemory } from './endpoint-memory.ts'
 import { loadInvitations } from './invitations.ts'
 import { generateKeyPair, publicKeyOf } from './keys.ts'
 import { createPeerNetwork, type PeerNetworkDeps } from './network.ts'
@@ -44,6 +45,7 @@ async function newNetwork(context: TestContext, deps: Partial<PeerNetworkDeps> &
     store,
     invitations,
     serverPublicKey: server.publicKey,
+    endpoints: await loadEndpointMemory(join(root, 'endpoints.json')),
     wireguard: {
       async applyPeers(peers) {
         if (state.isDown) throw new FaasError('COMMAND_FAILED', 'wg set: no such device')
@@ -243,7 +245,7 @@ test('a damaged invitations.json is kept aside and said aloud; peers are not tou
 })
 
 test('a WireGuard made anew is told where the peers were last heard from, and speaks to them first', async (context) => {
-  const { network, state } = await newNetwork(context)
+  const { network, state, root } = await newNetwork(context)
   const key = newKey()
   const { ipv6 } = await network.create(named('laptop'), key)
   await network.create(named('never-came'), newKey())
@@ -255,4 +257,23 @@ test('a WireGuard made anew is told where the peers were last heard from, and sp
   await network.reconcile()
   assert.deepEqual(state.nudged, [ipv6])
   assert.equal(state.peers.find(({ publicKey }) => publicKey === key)?.endpoint, '198.51.100.7:4711')
+
+  await network[Symbol.asyncDispose]()
+  const next = await newNetwork(context, { root })
+  await next.network.reconcile()
+  assert.deepEqual(next.state.nudged, [ipv6])
+  await next.network.remove(named('laptop'))
+  await next.network.reconcile()
+  assert.equal(await readFile(join(root, 'endpoints.json'), 'utf8'), '{}\n')
+})
+
+test('endpoints.json may be damaged or forged without harm', async (context) => {
+  const { root } = await newNetwork(context)
+  const path = join(root, 'endpoints.json')
+  for (const text of ['', '[]', '{"K=":"x; id"}', '{"K=":"host.example:1"}', '{"K=":"203.0.113.1:1\\n"}']) {
+    await writeFile(path, text)
+    assert.equal((await loadEndpointMemory(path)).get('K='), undefined, text)
+  }
+  await writeFile(path, '{"K=":"[2001:db8::1]:1"}')
+  assert.equal((await loadEndpointMemory(path)).get('K='), '[2001:db8::1]:1')
 })

@@ -6,8 +6,7 @@
  * An invitation binds to the first key that joins with it. That key may ask again, because an answer can be lost; its
  * one-time key is closed when the device has shaken hands with its own key, or when the invitation expires.
  *
- * A WireGuard that was made anew knows nobody's endpoint, and a device notices only after some fifteen seconds of silence.
- * So endpoints are remembered, given to the new one, and the server speaks first.
+ * A WireGuard that was made anew is told where its peers were last heard from (endpoint-memory.ts), and speaks to them first.
  */
 import type { Clock } from '../host/clock.ts'
 import type { PeerRoute, Wireguard } from '../net/wireguard.ts'
@@ -17,6 +16,7 @@ import type { Ipv6 } from '../values/ipv6.ts'
 import type { PeerName } from '../values/names.ts'
 import { encodeCode } from './code.ts'
 import { type FoundEndpoint, renderEndpoint } from './endpoint.ts'
+import type { EndpointMemory } from './endpoint-memory.ts'
 import type { Invitation, Invitations } from './invitations.ts'
 import type { PublicKey } from './keys.ts'
 import { nudgeByUdp } from './nudge.ts'
@@ -59,6 +59,7 @@ export interface PeerNetworkDeps {
   readonly invitations: Invitations
   readonly wireguard: Pick<Wireguard, 'applyPeers' | 'dump'>
   readonly serverPublicKey: PublicKey
+  readonly endpoints: EndpointMemory
   readonly findEndpoint: () => Promise<FoundEndpoint>
   /** The name of some deployed function, if there is one. */
   readonly someFunction?: () => string | undefined
@@ -78,7 +79,7 @@ const soonMs = 2_000
 const lookMs = 20_000
 
 export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
-  const { store, invitations, wireguard, serverPublicKey, clock, nudge = nudgeByUdp } = deps
+  const { store, invitations, wireguard, serverPublicKey, endpoints, clock, nudge = nudgeByUdp } = deps
   const serial = createSerial()
   let timer: NodeJS.Timeout | undefined
   let isStopped = false
@@ -87,31 +88,28 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
 
   const isOver = (invitation: Invitation): boolean => Date.parse(invitation.expires) <= clock.now().getTime()
 
-  /** Where peers were last heard from, by key. */
-  const endpoints = new Map<string, string>()
+  const wantedRoutes = (): readonly PeerRoute[] => {
+    const open = invitations.list().filter((invitation) => !isOver(invitation))
+    return [...store.list(), ...open].map(({ publicKey, address }) => {
+      return { publicKey, address, endpoint: endpoints.get(publicKey) }
+    })
+  }
 
   async function look(): Promise<WireguardDump> {
     const dump = await wireguard.dump()
-    for (const { publicKey, endpoint, latestHandshakeSeconds } of dump.peers) {
-      if (endpoint !== undefined && latestHandshakeSeconds !== undefined) endpoints.set(publicKey, endpoint)
-    }
+    await endpoints.learn(dump, new Set(store.list().map(({ publicKey }) => publicKey)))
     return dump
   }
 
   async function apply(): Promise<void> {
     isApplied = false
     const present = new Set((await look()).peers.map(({ publicKey }) => publicKey))
-    const open = invitations.list().filter((invitation) => !isOver(invitation))
-    const routes = [...store.list(), ...open].map(({ publicKey, address }): PeerRoute => {
-      return { publicKey, address, endpoint: endpoints.get(publicKey) }
-    })
+    const routes = wantedRoutes()
     await wireguard.applyPeers(routes)
     isApplied = true
     for (const { publicKey, address, endpoint } of routes) {
       if (endpoint !== undefined && !present.has(publicKey)) nudge(address)
     }
-    const wanted = new Set(routes.map(({ publicKey }) => publicKey))
-    for (const key of endpoints.keys()) if (!wanted.has(key)) endpoints.delete(key)
   }
 
   /** One change; whatever comes of it, what remains to be done later is planned. */
@@ -167,9 +165,7 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
 
     async list() {
       const dump = await wireguard.dump().catch(() => undefined)
-      const handshakes = new Map(
-        dump?.peers.map((peer) => [peer.publicKey as string, peer.latestHandshakeSeconds]),
-      )
+      const handshakes = new Map(dump?.peers.map((peer) => [peer.publicKey, peer.latestHandshakeSeconds]))
       const nowMs = clock.now().getTime()
       return store.list().map(({ name, address, created, publicKey }) => {
         const status = dump ? statusOf(handshakes.get(publicKey), nowMs) : 'unknown'
@@ -246,7 +242,7 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
     async [Symbol.asyncDispose]() {
       isStopped = true
       clearTimeout(timer)
-      await serial(async () => {})
+      await serial(async () => void (await look().catch(() => {})))
     },
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Base layers of test images, made from Debian packages without a registry and kept in the tools cache: `python` (Python
- * 3.11 with its minimal library, and a shell), `busybox` (one static program). Needs mmdebstrap and a Debian mirror the
- * first time; a base takes a few seconds then.
+ * 3.11 with its minimal library, and a shell), `python-ctypes` (with the whole library, for system calls), `busybox` (one
+ * static program). Needs mmdebstrap and a Debian mirror the first time; a base takes a few seconds then.
  */
 import { execFile } from 'node:child_process'
 import { chmod, mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises'
@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { cachedDirectory } from '../../packaging/tools/tools.ts'
 
-export type Base = 'python' | 'busybox'
+export type Base = 'python' | 'python-ctypes' | 'busybox'
 
 const run = promisify(execFile)
 
@@ -48,29 +48,8 @@ export async function baseLayer(base: Base, tools: string): Promise<string> {
 }
 
 const recipes: Readonly<Record<Base, (tree: string) => Promise<void>>> = {
-  async python(tree) {
-    await extractPackages(['python3-minimal', 'dash'], tree)
-    const unneeded = [
-      'usr/share/doc',
-      'usr/share/man',
-      'usr/share/locale',
-      'usr/share/perl5',
-      'usr/share/lintian',
-    ]
-    const gconv = (await readdir(join(tree, 'usr/lib'))).map((name) => `usr/lib/${name}/gconv`)
-    const dpkg = [
-      'usr/bin/dpkg',
-      'usr/bin/dpkg-deb',
-      'usr/share/dpkg',
-      'var/cache',
-      'var/lib/apt',
-      'var/lib/dpkg',
-    ]
-    for (const path of [...unneeded, ...gconv, ...dpkg])
-      await rm(join(tree, path), { recursive: true, force: true })
-    await symlink('dash', join(tree, 'bin/sh')).catch(ignoreExisting)
-    await symlink('python3.11', join(tree, 'usr/bin/python3')).catch(ignoreExisting)
-  },
+  python: (tree) => pythonTree(['python3-minimal', 'dash'], tree),
+  'python-ctypes': (tree) => pythonTree(['python3-minimal', 'libpython3.11-stdlib', 'dash'], tree),
   async busybox(tree) {
     const all = `${tree}-all`
     await extractPackages(['busybox-static'], all)
@@ -83,6 +62,30 @@ const recipes: Readonly<Record<Base, (tree: string) => Promise<void>>> = {
     await chmod(join(tree, 'tmp'), 0o1777)
     await rm(all, { recursive: true, force: true })
   },
+}
+
+async function pythonTree(packages: readonly string[], tree: string): Promise<void> {
+  await extractPackages(packages, tree)
+  const unneeded = [
+    'usr/share/doc',
+    'usr/share/man',
+    'usr/share/locale',
+    'usr/share/perl5',
+    'usr/share/lintian',
+  ]
+  const gconv = (await readdir(join(tree, 'usr/lib'))).map((name) => `usr/lib/${name}/gconv`)
+  const dpkg = [
+    'usr/bin/dpkg',
+    'usr/bin/dpkg-deb',
+    'usr/share/dpkg',
+    'var/cache',
+    'var/lib/apt',
+    'var/lib/dpkg',
+  ]
+  for (const path of [...unneeded, ...gconv, ...dpkg])
+    await rm(join(tree, path), { recursive: true, force: true })
+  await symlink('dash', join(tree, 'bin/sh')).catch(ignoreExisting)
+  await symlink('python3.11', join(tree, 'usr/bin/python3')).catch(ignoreExisting)
 }
 
 /** Unpacks the packages and what they depend on, running none of their scripts. */

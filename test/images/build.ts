@@ -24,6 +24,8 @@ export interface PythonImage {
   readonly name: string
   /** Python source, put at /app/handler.py. */
   readonly handler: string
+  /** Default `python`. */
+  readonly base?: 'python' | 'python-ctypes'
   readonly cmd?: readonly string[]
   readonly entrypoint?: readonly string[]
   readonly user?: string
@@ -75,7 +77,7 @@ export function buildPythonImage(image: PythonImage, options: ArchiveOptions = {
     { path: 'app/handler.py', content: image.handler },
     ...(image.files ?? []),
   ]
-  return buildImage({ name: image.name, base: 'python', layers: [app], config }, options)
+  return buildImage({ name: image.name, base: image.base ?? 'python', layers: [app], config }, options)
 }
 
 /** The example of functions/fibonacci. */

@@ -10,7 +10,8 @@ import { decodeCode } from '../../src/peers/code.ts'
 import { renderLinkConfig } from '../../src/peers/device/link.ts'
 import { generateKeyPair } from '../../src/peers/keys.ts'
 import { createLab, type Lab } from '../machines/lab.ts'
-import type { Machine, RunningProgram } from '../machines/machine.ts'
+import type { Machine, RunningProgram, RunOptions } from '../machines/machine.ts'
+import { allowSsh } from '../machines/ssh.ts'
 import { missingFor } from '../net/namespace.ts'
 
 const skip = missingFor(['ip', 'wg', 'wg-quick', 'nft', 'curl', 'unshare', 'nsenter'])
@@ -37,11 +38,11 @@ const answered = (program: RunningProgram, line: string) =>
   )
 
 /** Runs `faas` in a machine; any exit code is handed on. */
-const faas = (machine: Machine, words: readonly string[], input?: string): Promise<ExecResult> =>
+const faas = (machine: Machine, words: readonly string[], options: RunOptions = {}): Promise<ExecResult> =>
   machine.exec([process.execPath, main, ...words], {
     okCodes: [0, 1, 2, 3, 4, 5, 130],
     timeoutMs: 60_000,
-    ...(input === undefined ? {} : { input }),
+    ...options,
   })
 
 async function invite(name: string): Promise<string> {
@@ -229,14 +230,15 @@ if (skip !== undefined) {
     const code = await invite('phone')
     server.kill('SIGKILL')
     await server.exited
-    await lab.server.sh('pkill -KILL coredns || true')
+    await lab.server.sh('pkill -KILL coredns || true; ip link delete wg0')
     server = await startServer()
+    // The other device did nothing: the server, which remembers where it was, has spoken first.
+    assert.equal(await lab.device.sh('curl -sS --max-time 10 http://hello.faas/'), 'hello\n')
     server.child.stdin?.write('remake\n')
     await answered(server, 'remade')
-    const { stdout, stderr, code: exit } = await faas(second, ['vpn', 'connect', '-'], code)
+    const { stdout, stderr, code: exit } = await faas(second, ['vpn', 'connect', '-'], { input: code })
     assert.equal(exit, 0, stdout + stderr)
     assert.match(stdout, /phone is fd00:faa5:0:100::b\n/)
-    // The other device did nothing: the server, which knows where it was, has spoken first.
     assert.equal(await lab.device.sh('curl -sS --max-time 10 http://hello.faas/'), 'hello\n')
   })
 
@@ -338,6 +340,25 @@ if (skip !== undefined) {
     assert.equal(unknown.code, 3)
     assert.match(unknown.stderr, /PEER_UNKNOWN/)
     assert.equal(await files(), before)
+  })
+
+  test('with ssh to the server a device needs no code, and administers the server', async (context) => {
+    const [, second] = lab.devices
+    assert.ok(second)
+    if (missingFor(['sshd', 'ssh', 'ssh-keygen'])) return context.skip('requires sshd and ssh')
+    await allowSsh(second, lab.server)
+    const env = { FAAS_HOST: `ssh://root@${lab.server.ipv4}` }
+    const { stdout, stderr, code } = await faas(second, ['vpn', 'connect', 'desk'], { env })
+    assert.equal(code, 0, stdout + stderr)
+    assert.equal(await second.sh('curl -sS --max-time 10 http://hello.faas/'), 'hello\n')
+    const listed = await faas(second, ['vpn', 'list', '--json'], { env })
+    assert.deepEqual(
+      JSON.parse(listed.stdout).map(({ name }: { name: string }) => name),
+      ['desk', 'laptop'],
+    )
+    assert.equal((await faas(second, ['vpn', 'disconnect'])).code, 0)
+    assert.equal((await faas(second, ['vpn', 'remove', 'desk'], { env })).code, 0)
+    assert.equal((await faas(second, ['vpn', 'remove', 'desk', '--local'])).code, 0)
   })
 
   test('the server itself connects without a code, and its functions answer by name', async () => {

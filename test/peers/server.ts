@@ -19,6 +19,7 @@ import { createLinks } from '../../src/net/links.ts'
 import { createWireguard } from '../../src/net/wireguard.ts'
 import { ensureServerFiles } from '../../src/net/wireguard-files.ts'
 import { findEndpoint } from '../../src/peers/endpoint.ts'
+import { loadEndpointMemory } from '../../src/peers/endpoint-memory.ts'
 import { loadInvitations } from '../../src/peers/invitations.ts'
 import { startJoinService } from '../../src/peers/join-service.ts'
 import { parsePublicKey } from '../../src/peers/keys.ts'
@@ -57,6 +58,7 @@ const network = createPeerNetwork({
   invitations: await loadInvitations({ path: join(root, 'invitations.json'), report }),
   wireguard,
   serverPublicKey,
+  endpoints: await loadEndpointMemory(join(root, 'endpoints.json')),
   findEndpoint: () => findEndpoint(process.env.FAAS_VPN_ENDPOINT, { exec }),
   someFunction: () => hello,
   clock: systemClock,

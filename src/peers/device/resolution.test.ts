@@ -91,6 +91,17 @@ test('a resolv.conf that is a link becomes that link again', async (context) => 
   assert.deepEqual((await readdir(root)).sort(), ['resolv.conf', 'stub.conf'])
 })
 
+test('a crash before the link was replaced is undone to that link', async (context) => {
+  const { resolution, root, path } = await newMachine(context, [])
+  await writeFile(join(root, 'stub.conf'), old)
+  await symlink('stub.conf', path)
+  const [way] = await resolution.ways({ writeResolvConf: true })
+  assert.ok(way?.by === 'resolv.conf')
+  await symlink('stub.conf', way.kept)
+  assert.equal(await resolution.undo(way), undefined)
+  assert.deepEqual((await readdir(root)).sort(), ['resolv.conf', 'stub.conf'])
+})
+
 test('a resolv.conf that something else has written since is left as it is', async (context) => {
   const { resolution, path } = await newMachine(context, [])
   await writeFile(path, old)

@@ -117,10 +117,12 @@ async function putBack(path: string, kept: string): Promise<string | undefined> 
   const link = await linkTarget(kept)
   const old = link === undefined ? await readTextIfExists(kept) : undefined
   if (link === undefined && old === undefined) return undefined
-  if (!present.startsWith(marker)) {
-    return present === old
-      ? void (await rm(kept))
-      : `${path} was changed by something else and is left as it is; the old one is ${kept}`
+  if (link !== undefined && (await linkTarget(path)) === link) {
+    await rm(kept)
+    return undefined
+  }
+  if (!present.startsWith(marker) && present !== old) {
+    return `${path} was changed by something else and is left as it is; the old one is ${kept}`
   }
   if (link === undefined) {
     await replace(path, old ?? '')

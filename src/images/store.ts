@@ -1,0 +1,133 @@
+/**
+ * The image store. On disk, below `FAAS_ROOT`:
+ *
+ *     store/layers/HEX/        a layer, by diff ID         store/images/HEX.json   an image, by id
+ *     store/base-layer/        our own top layer           store/staging/ID/       work that is not done
+ *     images/NAME/versions/VERSION/rootfs                  a mounted image
+ *
+ * A layer is moved into its place whole and synced, an image's record is written last: what a crash leaves behind
+ * is in staging, or is a layer that no record names, and the next {@link ImageStore.collect} removes it.
+ * One process at a time; calls may overlap in any way.
+ */
+import { chmod, mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Exec } from '../host/exec.ts'
+import type { Digest } from '../values/digest.ts'
+import { FaasError } from '../values/errors.ts'
+import type { FunctionName } from '../values/names.ts'
+import { ensureBaseLayer } from './base-layer.ts'
+import { createCollection } from './collect.ts'
+import type { Image } from './image.ts'
+import { type ResolvedUser, resolveImageUser } from './image-user.ts'
+import { createLayers } from './layers.ts'
+import { defaultLimits, type ImageLimits } from './limits.ts'
+import { type ReceiveOptions, type StagedImage, stageImage } from './receive.ts'
+import { createImageRecords } from './record.ts'
+import { createRootfs, versionOf } from './rootfs.ts'
+
+/** An image that {@link ImageStore.collect} spares until it is disposed of: until something live names it. */
+export type ReceivedImage = Image & Disposable
+
+export interface ImageStore {
+  /**
+   * Streams a `docker save` body to disk, checks all of it, unpacks the layers that are new, syncs, and stores the
+   * record. Nothing is left of a failure. The body stays the caller's; it is not destroyed.
+   * Throws ARCHIVE_*, IMAGE_*, DISK_FULL, COMMAND_*; ARCHIVE_TRUNCATED when the signal aborts.
+   */
+  receive(body: AsyncIterable<Uint8Array>, options?: ReceiveOptions): Promise<ReceivedImage>
+  /** Throws NOT_FOUND, REGISTRY_CORRUPT, STATE_TOO_NEW. */
+  load(id: Digest): Promise<Image>
+  /** Mounts the read-only root of an image for a function, if it is not mounted, and answers its path. */
+  mountRootfs(name: FunctionName, image: Image): Promise<string>
+  /** Points `images/NAME/rootfs` at a mounted version, atomically. */
+  selectRootfs(name: FunctionName, image: Digest): Promise<void>
+  /** The ids that the image's USER means, by the image's own account files. Throws IMAGE_CONFIG_INVALID. */
+  resolveUser(rootfs: string, user: string): Promise<ResolvedUser>
+  /** Unmounts the versions of `name` other than `keep`; without `keep` removes `images/NAME` as well. */
+  releaseRootfs(name: FunctionName, keep?: Digest): Promise<void>
+  /**
+   * Removes the layers, records, mounts and staging directories that no image in `live`, no function in `names`, no
+   * received image that is not disposed of, and no receive under way needs. Run at start and after each change.
+   */
+  collect(live: ReadonlySet<Digest>, names: ReadonlySet<FunctionName>): Promise<void>
+}
+
+export interface ImageStoreDeps {
+  /** `FAAS_ROOT`. */
+  readonly root: string
+  readonly exec: Exec
+  readonly limits?: Partial<ImageLimits>
+}
+
+export async function createImageStore({ root, exec, limits = {} }: ImageStoreDeps): Promise<ImageStore> {
+  const at = (...parts: string[]): string => join(root, ...parts)
+  const [stagingRoot, layersRoot, recordsRoot] = [
+    at('store', 'staging'),
+    at('store', 'layers'),
+    at('store', 'images'),
+  ]
+  for (const directory of [stagingRoot, layersRoot, recordsRoot])
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+  // Layers are read by overlayfs with our rights; nobody else has to.
+  await chmod(at('store'), 0o700)
+  await mkdir(at('images'), { recursive: true, mode: 0o755 })
+  await ensureBaseLayer(at('store', 'base-layer'))
+
+  const layers = createLayers(layersRoot)
+  const records = createImageRecords(recordsRoot)
+  const rootfs = createRootfs({
+    directory: at('images'),
+    baseLayer: at('store', 'base-layer'),
+    scratch: at('store', 'mounts'),
+    layers,
+    exec,
+  })
+  const collection = createCollection({ stagingRoot, layers, records, rootfs, exec })
+
+  async function commit({ image, newLayers }: StagedImage): Promise<ReceivedImage> {
+    return collection.exclusively(async () => {
+      for (const [layer, staged] of newLayers) await layers.adopt(layer, staged)
+      await layers.sync()
+      await records.write(image)
+      return { ...image, ...collection.hold(image.id) }
+    })
+  }
+
+  return {
+    async receive(body, options = {}) {
+      await using work = await collection.beginWork()
+      try {
+        const staged = await stageImage(body, options, {
+          staging: work.directory,
+          layers,
+          limits: { ...defaultLimits, ...limits },
+          exec,
+          claim: work.claim,
+        })
+        return await commit(staged)
+      } catch (error) {
+        throw asReceiveError(error, options.signal)
+      }
+    },
+    load: (id) => records.read(id),
+    mountRootfs: (name, image) => collection.exclusively(() => rootfs.mount(name, image)),
+    selectRootfs: (name, image) => rootfs.select(name, image),
+    resolveUser: resolveImageUser,
+    releaseRootfs(name, keep) {
+      const kept = keep === undefined ? undefined : versionOf(keep)
+      return collection.exclusively(() => rootfs.release(name, (version) => version === kept))
+    },
+    collect: collection.collect,
+  }
+}
+
+function asReceiveError(error: unknown, signal: AbortSignal | undefined): unknown {
+  if (error instanceof FaasError) return error
+  if (signal?.aborted) return new FaasError('ARCHIVE_TRUNCATED', 'the deploy was cancelled', { cause: error })
+  const code = (error as NodeJS.ErrnoException).code
+  if (code !== 'ENOSPC' && code !== 'EDQUOT') return error
+  return new FaasError('DISK_FULL', 'no space left to store the image', {
+    hint: 'remove functions that are no longer needed, or give the platform more disk',
+    cause: error,
+  })
+}
