@@ -9,15 +9,16 @@ export const deployed = z.object({
   name: z.string(),
   ip: z.string(),
   cmd: z.array(z.string()),
+  contract: z.enum(['fd', 'listen']),
   warnings: z.array(z.string()).optional(),
 })
 export type Deployed = z.infer<typeof deployed>
 
 /**
- * `idle`: listening, no instance; `running`: at least one instance; `starting`: being put in place after a start;
+ * `idle`: listening, no instance; `running`: at least one instance; `paused`: its instances are frozen; `starting`: being put in place after a start;
  * `failing`: the last instance could not be started, the log says why.
  */
-export const functionState = z.enum(['idle', 'running', 'starting', 'failing'])
+export const functionState = z.enum(['idle', 'running', 'paused', 'starting', 'failing'])
 
 /** A function in `GET /api/list`. `rootfs` is images/NAME/rootfs; `image` the digest of the image's configuration. */
 export const functionSummary = z.object({
@@ -47,8 +48,17 @@ export const functionDetail = functionSummary.extend({
     pids: z.int(),
     tmp_bytes: z.int(),
   }),
-  timeouts: z.object({ connect_ms: z.int(), total_ms: z.int(), queue_ms: z.int() }),
+  timeouts: z.object({
+    connect_ms: z.int(),
+    total_ms: z.int(),
+    queue_ms: z.int(),
+    pause_ms: z.int(),
+    idle_ms: z.int(),
+  }),
+  ports: z.array(z.object({ port: z.int(), target: z.int() })),
   max_instances: z.int(),
+  min_instances: z.int(),
+  writable: z.boolean(),
 })
 export type FunctionDetail = z.infer<typeof functionDetail>
 

@@ -3,6 +3,7 @@
  * What is left out keeps the platform's default. Failures: OPTION_INVALID, naming the parameter.
  */
 import { z } from 'zod'
+import { functionPort } from '../net/addresses.ts'
 import type { DeployOptions } from './platform.ts'
 import { parseCpu, parseDuration, parseMemory } from './quantities.ts'
 
@@ -51,6 +52,17 @@ const variable = z
   .max(32 * 1024)
   .regex(/^[A-Za-z_][A-Za-z0-9_]*=[^\0]*$/, 'expected KEY=VALUE')
 
+const maxPorts = 16
+const port = z
+  .string()
+  .regex(/^\d{1,5}(:\d{1,5})?$/, 'expected PORT or PUBLIC:PORT')
+  .transform((text) => {
+    const [first = 0, second] = text.split(':').map(Number)
+    return second === undefined ? { port: functionPort, target: first } : { port: first, target: second }
+  })
+  .refine(({ port, target }) => isPort(port) && isPort(target), 'expected ports from 1 to 65535')
+const isPort = (number: number): boolean => number >= 1 && number <= 65_535
+
 export const deployQuery = z.strictObject({
   image: z
     .string()
@@ -74,7 +86,27 @@ export const deployQuery = z.strictObject({
   'connect-timeout': duration('From the start of an instance until it has connected to /control.sock'),
   timeout: duration('The whole life of an instance that serves a request'),
   'queue-timeout': duration('How long a connection waits while all instances are busy'),
-  'max-instances': count('Instances at one time', 10_000),
+  max: count('Instances at one time, at most', 10_000),
+  min: quantity((text) => (/^\d{1,5}$/.test(text) ? Number(text) : undefined), {
+    min: 0,
+    max: 10_000,
+    form: 'a whole number from 0 to 10000',
+    description: 'Instances that are kept when nobody calls',
+  }),
+  contract: z
+    .enum(['fd', 'listen'])
+    .optional()
+    .describe('How the image gets its requests; found out when left out'),
+  port: z
+    .union([port.transform((one) => [one]), z.array(port).max(maxPorts)])
+    .optional()
+    .describe('Where the image listens: PORT, called at port 80, or PUBLIC:PORT; once for each'),
+  pause: duration('Contract listen: how long without a connection until instances are frozen'),
+  idle: duration('Contract listen: how long frozen until instances are ended'),
+  writable: z
+    .enum(['true', 'false'])
+    .optional()
+    .describe('An ephemeral layer over the image that can be written'),
 })
 
 /** Checked query parameters in the words of {@link DeployOptions}. */
@@ -92,8 +124,14 @@ export function toDeployOptions(query: z.output<typeof deployQuery>): DeployOpti
       connectMs: query['connect-timeout'],
       totalMs: query.timeout,
       queueMs: query['queue-timeout'],
+      pauseMs: query.pause,
+      idleMs: query.idle,
     }),
-    maxInstances: query['max-instances'],
+    contract: query.contract,
+    ports: query.port,
+    maxInstances: query.max,
+    minInstances: query.min,
+    writable: query.writable === undefined ? undefined : query.writable === 'true',
   })
 }
 

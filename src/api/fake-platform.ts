@@ -48,7 +48,7 @@ export function createFakePlatform(overrides: Partial<Platform> = {}): FakePlatf
         state: 'idle',
       })
       // Not the order of the guide: the route puts it right.
-      return { cmd, ip, name, warnings: [] }
+      return { contract: 'fd', cmd, ip, name, warnings: [] }
     },
 
     list: async () => functions,
@@ -68,8 +68,11 @@ export function createFakePlatform(overrides: Partial<Platform> = {}): FakePlatf
         user: '0:0',
         env: ['PATH'],
         limits: { memory_bytes: 536_870_912, cpu_millis: 1000, pids: 128, tmp_bytes: 67_108_864 },
-        timeouts: { connect_ms: 5000, total_ms: 30_000, queue_ms: 5000 },
+        timeouts: { connect_ms: 5000, total_ms: 30_000, queue_ms: 5000, pause_ms: 2000, idle_ms: 60_000 },
+        ports: [{ port: 80, target: 8080 }],
         max_instances: 64,
+        min_instances: 0,
+        writable: false,
       }
     },
     async logs(name, { follow, tail }, signal) {

@@ -17,8 +17,16 @@ interface NewOptions {
   connectTimeout?: string
   timeout?: string
   queueTimeout?: string
-  maxInstances?: string
+  max?: string
+  min?: string
+  contract?: string
+  port?: string[]
+  pause?: string
+  idle?: string
+  writable?: boolean
 }
+
+const repeated = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value]
 
 export function newCommand(context: CliContext): Command {
   const command = new Command('new')
@@ -33,17 +41,20 @@ export function newCommand(context: CliContext): Command {
     .option('--cpu <cores>', 'CPU time of an instance, such as 500m or 1.5')
     .option('--pids <count>', 'processes and threads of an instance')
     .option('--tmp <amount>', "size of an instance's /tmp, such as 64Mi")
-    .option('-e, --env <key=value>', 'a variable; may be repeated', (value, before: string[] | undefined) => [
-      ...(before ?? []),
-      value,
-    ])
+    .option('-e, --env <key=value>', 'a variable; may be repeated', repeated)
     .option(
       '--connect-timeout <time>',
       'how long an instance may take to connect to /control.sock, such as 5s',
     )
     .option('--timeout <time>', 'how long an instance may live, such as 30s')
     .option('--queue-timeout <time>', 'how long a connection waits while all instances are busy')
-    .option('--max-instances <count>', 'instances at one time')
+    .option('--max <count>', 'instances at one time, at most')
+    .option('--min <count>', 'instances that are kept, frozen, when nobody calls')
+    .option('--contract <name>', 'how the image gets its requests, fd or listen; found out when left out')
+    .option('--port <port>', 'where the image listens: PORT, or PUBLIC:PORT; may be repeated', repeated)
+    .option('--pause <time>', 'listen: how long without a connection until instances are frozen')
+    .option('--idle <time>', 'listen: how long frozen until instances are ended')
+    .option('--writable', 'an ephemeral layer over the image that can be written')
   return command.action(async (nameText: string, source: string | undefined, options: NewOptions) => {
     const name = parseFunctionName(nameText)
     const archive = await openArchive(source, context)
@@ -63,6 +74,7 @@ export function newCommand(context: CliContext): Command {
         ['name', answer.name],
         ['address', answer.ip],
         ['url', answer.url],
+        ['contract', answer.contract],
         ['command', renderArgv(answer.cmd)],
       ]),
     )
@@ -79,5 +91,11 @@ const toQuery = (options: NewOptions) => ({
   'connect-timeout': options.connectTimeout,
   timeout: options.timeout,
   'queue-timeout': options.queueTimeout,
-  'max-instances': options.maxInstances,
+  max: options.max,
+  min: options.min,
+  contract: options.contract,
+  port: options.port,
+  pause: options.pause,
+  idle: options.idle,
+  writable: options.writable ? 'true' : undefined,
 })

@@ -62,7 +62,7 @@ export function createPlatform(deps: PlatformDeps): Platform {
     version: deps.version,
 
     async deploy(name, body, options, signal, onProgress) {
-      const { ip, cmd, warnings } = await deps.deploy({
+      const { ip, cmd, contract, warnings } = await deps.deploy({
         name,
         body,
         options: toFunctionOptions(options),
@@ -72,7 +72,13 @@ export function createPlatform(deps: PlatformDeps): Platform {
         ...(options.contract === undefined ? {} : { contract: options.contract }),
         ...(options.ports === undefined ? {} : { ports: options.ports }),
       })
-      return { name, ip, cmd: [...cmd], ...(warnings.length === 0 ? {} : { warnings: [...warnings] }) }
+      return {
+        name,
+        ip,
+        cmd: [...cmd],
+        contract,
+        ...(warnings.length === 0 ? {} : { warnings: [...warnings] }),
+      }
     },
 
     async list() {
@@ -84,7 +90,7 @@ export function createPlatform(deps: PlatformDeps): Platform {
 
     async describe(name): Promise<FunctionDetail> {
       const record = recordOf(registry, name)
-      const { limits, timeouts, maxInstances, env } = record.options
+      const { limits, timeouts, maxInstances, minInstances, writable, env } = record.options
       const { config } = await deps.images.load(record.image)
       return {
         ...(await summarize(name, record)),
@@ -100,8 +106,17 @@ export function createPlatform(deps: PlatformDeps): Platform {
           pids: limits.pids,
           tmp_bytes: limits.tmpBytes,
         },
-        timeouts: { connect_ms: timeouts.connectMs, total_ms: timeouts.totalMs, queue_ms: timeouts.queueMs },
+        timeouts: {
+          connect_ms: timeouts.connectMs,
+          total_ms: timeouts.totalMs,
+          queue_ms: timeouts.queueMs,
+          pause_ms: timeouts.pauseMs,
+          idle_ms: timeouts.idleMs,
+        },
+        ports: [...record.ports],
         max_instances: maxInstances,
+        min_instances: minInstances,
+        writable,
       }
     },
 
@@ -150,7 +165,7 @@ const noStats = { accepted: 0, passed: 0, refused: 0, failed: 0, instances: 0, i
 
 function stateOf(stats: ReturnType<Requests['stats']>): FunctionSummary['state'] {
   if (!stats) return 'starting'
-  if (stats.instances > 0) return 'running'
+  if (stats.instances > 0) return stats.frozen ? 'paused' : 'running'
   return stats.failure === undefined ? 'idle' : 'failing'
 }
 

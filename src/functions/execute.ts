@@ -4,10 +4,12 @@
  */
 
 import { constants } from 'node:os'
+import { findMountPoints } from '../images/mount-points.ts'
 import type { ImageStore } from '../images/store.ts'
 import type { ZoneFile } from '../net/dns.ts'
 import type { Firewall, ListenerAddress } from '../net/firewall.ts'
 import type { Links } from '../net/links.ts'
+import { ID_BASE } from '../runtime/id-map.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Digest } from '../values/digest.ts'
 import { type FaasError, toFaasError } from '../values/errors.ts'
@@ -192,6 +194,9 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
   }
 }
 
+/** Where servers write their pids, sockets and scratch files; `/tmp` and `/dev/shm` are in every container. */
+const usualScratch = ['/run', '/var/run', '/var/tmp', '/var/cache', '/var/log'] as const
+
 /** Everything that starting an instance takes: the image's record, its mounted root, its user's ids. */
 export async function prepareVersion(
   name: FunctionName,
@@ -211,7 +216,7 @@ export async function prepareVersion(
     env: environmentOf(image, record.options, { name, address: record.address, ports: record.ports }),
     cwd: image.config.workingDir || '/',
     user: await images.resolveUser(rootfs, image.config.user),
-    volumes: image.config.volumes,
+    scratch: await findMountPoints(rootfs, [...usualScratch, ...image.config.volumes], ID_BASE),
     stopSignal: signalNumber(image.config.stopSignal),
     options: record.options,
   }

@@ -3,6 +3,7 @@
  * image store under the image's digest; the record names it.
  */
 import type { Image, ImageConfig } from '../images/image.ts'
+import type { MountPoint } from '../images/mount-points.ts'
 import { functionPort } from '../net/addresses.ts'
 import type { ContainerUser, Limits } from '../runtime/container.ts'
 import type { Digest } from '../values/digest.ts'
@@ -79,8 +80,8 @@ export interface ServedFunction {
   readonly env: readonly string[]
   readonly cwd: string
   readonly user: ContainerUser
-  /** Paths that the image declares as volumes: each is a tmpfs. */
-  readonly volumes: readonly string[]
+  /** Directories that can be written: the image's volumes, and what servers expect. Each is a tmpfs. */
+  readonly scratch: readonly MountPoint[]
   /** Asks an instance to end, by number. */
   readonly stopSignal: number
   readonly options: FunctionOptions

@@ -220,6 +220,13 @@ export function createFdService(fn: ServedFunction, listeners: Listeners, deps: 
       for (const queued of waiting.splice(0)) queued.end('refused')
       await Promise.all(slots.keys())
     },
-    stats: () => ({ instances: slots.size, ids: [...ids], waiting: waiting.length, ...counts, failure }),
+    stats: () => ({
+      instances: slots.size,
+      ids: [...ids],
+      frozen: false,
+      waiting: waiting.length,
+      ...counts,
+      failure,
+    }),
   }
 }

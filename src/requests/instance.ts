@@ -81,7 +81,7 @@ export async function startInstance(
     limits: fn.options.limits,
     contract: fn.contract,
     mounts: attachment.mounts,
-    volumes: fn.volumes,
+    scratch: fn.scratch,
     cgroupParent: deps.cgroupParent,
     ...(attachment.seccompListener === undefined ? {} : { seccompListener: attachment.seccompListener }),
   }

@@ -306,6 +306,7 @@ export function createListenService(
     stats: () => ({
       instances: members.size + ending.size,
       ids: [...members, ...ending].map(({ instance }) => instance.id),
+      frozen,
       waiting: 0,
       ...counts,
       failure,

@@ -6,6 +6,8 @@ export interface ServiceStats {
   readonly instances: number
   /** Ids of the containers that run now. */
   readonly ids: readonly string[]
+  /** Whether the instances are frozen until somebody calls. */
+  readonly frozen: boolean
   /** Connections that wait for an instance, of those that were taken from the kernel. */
   readonly waiting: number
   readonly accepted: number

@@ -104,7 +104,7 @@ function mountsOf(spec: ContainerSpec): OciMount[] {
     },
     tmpfs('/dev/shm', 'noexec', 'mode=1777', `size=${shmBytes}`, `nr_inodes=${shmInodes}`),
     tmpfs('/tmp', 'mode=1777', `size=${spec.limits.tmpBytes}`, `nr_inodes=${tmpInodes}`),
-    ...volumesOf(spec),
+    ...scratchOf(spec),
     ...spec.mounts.map(({ source, destination, readOnly }) => ({
       destination,
       type: 'bind',
@@ -114,16 +114,19 @@ function mountsOf(spec: ContainerSpec): OciMount[] {
   ]
 }
 
-/** Where servers write their pids, sockets and scratch files. */
-const listenTmpfs = ['/run', '/var/tmp'] as const
-
-/** The image's volumes, and what servers expect to be writable; each once, outer paths first. */
-function volumesOf(spec: ContainerSpec): OciMount[] {
-  const size = [`size=${spec.limits.tmpBytes}`, `nr_inodes=${tmpInodes}`]
-  const usual = spec.contract === 'listen' ? listenTmpfs : []
-  const paths = new Set([...usual, ...(spec.volumes ?? [])])
-  return [...paths].sort().map((path) => tmpfs(path, 'mode=1777', ...size))
-}
+/** `tmpcopyup`: what the image has there is copied into the tmpfs by the runtime, as Docker does for a new volume. */
+const scratchOf = ({ scratch = [], limits }: ContainerSpec): OciMount[] =>
+  scratch.map(({ path, uid, gid, mode }) =>
+    tmpfs(
+      path,
+      'tmpcopyup',
+      `mode=${mode.toString(8)}`,
+      `uid=${uid}`,
+      `gid=${gid}`,
+      `size=${limits.tmpBytes}`,
+      `nr_inodes=${tmpInodes}`,
+    ),
+  )
 
 const bad = (message: string) => new FaasError('IMAGE_CONFIG_INVALID', message)
 

@@ -41,6 +41,14 @@ export interface BindMount {
   readonly readOnly: boolean
 }
 
+/** Owner by the ids inside of the container, and permission bits. */
+export interface Scratch {
+  readonly path: string
+  readonly uid: number
+  readonly gid: number
+  readonly mode: number
+}
+
 export interface ContainerSpec {
   /** Also the name of its cgroup; see {@link checkContainerId}. */
   readonly id: string
@@ -55,8 +63,8 @@ export interface ContainerSpec {
   readonly limits: Limits
   readonly contract: Contract
   readonly mounts: readonly BindMount[]
-  /** Each a tmpfs, as large as `/tmp`, open to every user of the container. */
-  readonly volumes?: readonly string[]
+  /** Directories of the root that a tmpfs covers, as large as `/tmp`; what the image has there is copied into it. */
+  readonly scratch?: readonly Scratch[]
   /** The UNIX socket to which the runtime sends the descriptor of supervised calls. */
   readonly seccompListener?: string
   /** Name of the cgroup below which containers lie, such as `faasd`. */
