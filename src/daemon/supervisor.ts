@@ -12,6 +12,7 @@ import { acquireLock } from '../host/lock.ts'
 import { drainNetlink, openLinkMonitor } from '../host/native/netlink.ts'
 import { createPoller } from '../host/native/poller.ts'
 import { closeFd } from '../host/native/sockets.ts'
+import { mountPointsBelow, unmount } from '../images/mounts.ts'
 import { createZoneFile, ensureCorefile } from '../net/dns.ts'
 import { createFirewall } from '../net/firewall.ts'
 import { createWireguard } from '../net/wireguard.ts'
@@ -84,7 +85,7 @@ export async function supervisePlatform(deps: SupervisorDeps): Promise<AsyncDisp
   return starting.move()
 }
 
-/** Ends what outlives a daemon on purpose, and must not outlive the platform. */
+/** Ends what outlives a daemon on purpose, and must not outlive the platform: instances, and their mounted roots. */
 async function endInstances({ config, exec, log }: SupervisorDeps): Promise<void> {
   const { cgroups: facts } = await detectBundleHost()
   const cgroups = createCgroups({ facts, parent: config.cgroupParent })
@@ -94,6 +95,7 @@ async function endInstances({ config, exec, log }: SupervisorDeps): Promise<void
     for (const { id } of ours) await runtime.delete(id)
     if (ours.length > 0) log.info('up', `${ours.length} instances that still ran were ended`)
   }
+  for (const point of await mountPointsBelow(join(config.root, 'images'))) await unmount(point, exec)
 }
 
 /** Runs `restore` whenever a link or an address has changed. */

@@ -1,6 +1,6 @@
 /**
- * What may be removed and what may not. A layer, a record or a mount is needed by a live image, by one that was
- * received and is held, or by a receive under way; everything else goes. Taking things out of the store and putting
+ * What may be removed and what may not. A layer, a record or a mount is needed by a live image, or by a
+ * receive under way; everything else goes. Taking things out of the store and putting
  * them in happens one at a time, so that nothing is taken away between the look at it and its use.
  */
 import { randomBytes } from 'node:crypto'
@@ -21,17 +21,17 @@ export interface CollectionDeps {
   readonly exec: Exec
 }
 
-/** A receive under way. Disposing of it removes its directory and gives up its claims. */
+/** A receive under way. Disposing of it removes its directory and gives up its claims and its hold. */
 export interface Work extends AsyncDisposable {
   readonly directory: string
   claim(layers: ReadonlySet<Digest>): Promise<ReadonlySet<Digest>>
+  /** Spares an image. */
+  readonly hold: (image: Digest) => void
 }
 
 export interface Collection {
   exclusively<T>(task: () => Promise<T>): Promise<T>
   beginWork(): Promise<Work>
-  /** Spares an image until the answer is disposed of. */
-  hold(image: Digest): Disposable
   collect(live: ReadonlySet<Digest>, names: ReadonlySet<FunctionName>): Promise<void>
 }
 
@@ -40,7 +40,7 @@ const removeTimeoutMs = 10 * 60_000
 export function createCollection({ stagingRoot, layers, records, rootfs, exec }: CollectionDeps): Collection {
   const working = new Set<string>()
   const claims = new Set<ReadonlySet<Digest>>()
-  const holds = new Set<{ readonly image: Digest }>()
+  const holds = new Map<string, Digest>()
   const exclusively = createTurns()
 
   // A program, because a layer may have a hundred thousand files, under names that are no text.
@@ -48,12 +48,14 @@ export function createCollection({ stagingRoot, layers, records, rootfs, exec }:
     exec('rm', ['--recursive', '--force', '--one-file-system', '--', path], { timeoutMs: removeTimeoutMs })
 
   /** Moves what nothing needs out of the store. */
-  async function evict(live: ReadonlySet<Digest>, names: ReadonlySet<string>): Promise<void> {
-    const spared = new Set([...live, ...[...holds].map(({ image }) => image)])
-    const versions = new Set([...spared].map(versionOf))
-    const held = new Set([...holds].map(({ image }) => versionOf(image)))
+  async function evict(live: ReadonlySet<Digest>, names: ReadonlySet<FunctionName>): Promise<void> {
+    const spared = new Set([...live, ...holds.values()])
+    const versions = new Set([...live].map(versionOf))
     for (const name of await rootfs.names()) {
-      await rootfs.release(name, (version) => (names.has(name) ? versions : held).has(version))
+      await rootfs.release(
+        name,
+        (version) => (names as ReadonlySet<string>).has(name) && versions.has(version),
+      )
     }
     for (const image of await records.list()) if (!spared.has(image)) await records.remove(image)
     const needed = await layersOf(spared)
@@ -96,19 +98,16 @@ export function createCollection({ stagingRoot, layers, records, rootfs, exec }:
             const present = await Promise.all([...wanted].map((layer) => layers.has(layer)))
             return new Set([...wanted].filter((_, index) => present[index]))
           }),
+        hold: (image) => void holds.set(id, image),
         async [Symbol.asyncDispose]() {
           for (const claim of own) claims.delete(claim)
           // What cannot be removed now is removed by the next collection.
           await remove(directory).catch(() => {})
           working.delete(id)
+          // Not before whoever waits for the image has had a turn to name it as live.
+          setImmediate(() => holds.delete(id))
         },
       }
-    },
-
-    hold(image) {
-      const hold = { image }
-      holds.add(hold)
-      return { [Symbol.dispose]: () => void holds.delete(hold) }
     },
 
     async collect(live, names) {

@@ -25,16 +25,14 @@ import { type ReceiveOptions, type StagedImage, stageImage } from './receive.ts'
 import { createImageRecords } from './record.ts'
 import { createRootfs, versionOf } from './rootfs.ts'
 
-/** An image that {@link ImageStore.collect} spares until it is disposed of: until something live names it. */
-export type ReceivedImage = Image & Disposable
-
 export interface ImageStore {
   /**
    * Streams a `docker save` body to disk, checks all of it, unpacks the layers that are new, syncs, and stores the
    * record. Nothing is left of a failure. The body stays the caller's; it is not destroyed.
-   * Throws ARCHIVE_*, IMAGE_*, DISK_FULL, COMMAND_*; ARCHIVE_TRUNCATED when the signal aborts.
+   * The image is spared by {@link collect} until the caller has had its turn with it, and from then on when `live`
+   * names it. Throws ARCHIVE_*, IMAGE_*, DISK_FULL, COMMAND_*; ARCHIVE_TRUNCATED when the signal aborts.
    */
-  receive(body: AsyncIterable<Uint8Array>, options?: ReceiveOptions): Promise<ReceivedImage>
+  receive(body: AsyncIterable<Uint8Array>, options?: ReceiveOptions): Promise<Image>
   /** Throws NOT_FOUND, REGISTRY_CORRUPT, STATE_TOO_NEW. */
   load(id: Digest): Promise<Image>
   /** Mounts the read-only root of an image for a function, if it is not mounted, and answers its path. */
@@ -46,8 +44,8 @@ export interface ImageStore {
   /** Unmounts the versions of `name` other than `keep`; without `keep` removes `images/NAME` as well. */
   releaseRootfs(name: FunctionName, keep?: Digest): Promise<void>
   /**
-   * Removes the layers, records, mounts and staging directories that no image in `live`, no function in `names`, no
-   * received image that is not disposed of, and no receive under way needs. Run at start and after each change.
+   * Removes the layers, records, mounts and staging directories that no image in `live`, no function in `names`, and no
+   * receive under way needs. Run at start and after each change.
    */
   collect(live: ReadonlySet<Digest>, names: ReadonlySet<FunctionName>): Promise<void>
 }
@@ -84,12 +82,13 @@ export async function createImageStore({ root, exec, limits = {} }: ImageStoreDe
   })
   const collection = createCollection({ stagingRoot, layers, records, rootfs, exec })
 
-  async function commit({ image, newLayers }: StagedImage): Promise<ReceivedImage> {
+  async function commit({ image, newLayers }: StagedImage, hold: (image: Digest) => void): Promise<Image> {
     return collection.exclusively(async () => {
       for (const [layer, staged] of newLayers) await layers.adopt(layer, staged)
       await layers.sync()
+      hold(image.id)
       await records.write(image)
-      return { ...image, ...collection.hold(image.id) }
+      return image
     })
   }
 
@@ -104,7 +103,7 @@ export async function createImageStore({ root, exec, limits = {} }: ImageStoreDe
           exec,
           claim: work.claim,
         })
-        return await commit(staged)
+        return await commit(staged, work.hold)
       } catch (error) {
         throw asReceiveError(error, options.signal)
       }

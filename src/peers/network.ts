@@ -20,6 +20,7 @@ import type { EndpointMemory } from './endpoint-memory.ts'
 import type { Invitation, Invitations } from './invitations.ts'
 import type { PublicKey } from './keys.ts'
 import { nudgeByUdp } from './nudge.ts'
+import type { Peer } from './peer-file.ts'
 import { createSerial } from './serial.ts'
 import type { PeerStore } from './store.ts'
 
@@ -73,8 +74,10 @@ export interface PeerNetworkDeps {
 
 const connectedMs = 180_000
 const hourMs = 3_600_000
-/** How often a redeemed invitation, or a failed `wg`, is looked at again. */
-const soonMs = 2_000
+/** How often WireGuard is looked at while a device is expected for the first time, or after `wg` has failed. */
+const soonMs = 1_000
+/** How long a new peer is expected. */
+const newcomerMs = 120_000
 /** How often endpoints and expiry are looked at. Devices' keepalives are 25 s apart. */
 const lookMs = 20_000
 
@@ -119,10 +122,13 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
     clearTimeout(timer)
     const open = invitations.list()
     if (isStopped || (isApplied && open.length === 0 && store.list().length === 0)) return
-    const waits = open.map((invitation) =>
-      invitation.redeemedBy ? soonMs : Date.parse(invitation.expires) - clock.now().getTime(),
-    )
-    const waitMs = Math.min(...waits, isApplied ? lookMs : soonMs)
+    const nowMs = clock.now().getTime()
+    const isExpected = (peer: Peer): boolean =>
+      endpoints.get(peer.publicKey) === undefined && nowMs - Date.parse(peer.created) < newcomerMs
+    const isSoon = !isApplied || store.list().some(isExpected) || open.some(({ redeemedBy }) => redeemedBy)
+    const waitMs = isSoon
+      ? soonMs
+      : Math.min(lookMs, ...open.map(({ expires }) => Date.parse(expires) - nowMs))
     timer = setTimeout(() => void change(sweep).catch(reportSweep), Math.max(waitMs, 100)).unref()
   }
 
