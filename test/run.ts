@@ -9,11 +9,11 @@
  * failed, or when nothing ran. `fresh` as the only word runs test/fresh/, which is not part of the suite (minutes).
  */
 import { spawn } from 'node:child_process'
-import { existsSync, globSync } from 'node:fs'
+import { globSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
-import { dirname, join, relative } from 'node:path'
+import { dirname, join } from 'node:path'
 import { run, type test } from 'node:test'
-import { spec } from 'node:test/reporters'
+import { inspect } from 'node:util'
 
 interface Outcome {
   passed: number
@@ -25,6 +25,7 @@ const root = dirname(import.meta.dirname)
 /** A file that takes longer is ended and counts as failed. */
 const unitLimitMs = 60_000
 const integrationLimitMs = 300_000
+const freshLimitMs = 1_800_000
 
 const checks: readonly (readonly [string, ...string[]])[] = [
   ['tsc', '-p', '.'],
@@ -40,12 +41,7 @@ async function main(args: readonly string[]): Promise<number> {
   const outcome: Outcome = { passed: 0, failed: [], skipped: [] }
   const begin = performance.now()
   if (files.length > 0) {
-    await runTests(
-      files.length === 1 && files[0] === 'fresh' ? globSync('test/fresh/*.ts') : files,
-      1,
-      1_800_000,
-      outcome,
-    )
+    await runTests(files[0] === 'fresh' ? globSync('test/fresh/*.ts') : files, 1, freshLimitMs, outcome)
   } else {
     const wanted = (part: string) => only === undefined || only === part
     if (wanted('check')) await runChecks(outcome)
@@ -92,36 +88,70 @@ function runTool(program: string, args: readonly string[]): Promise<{ code: numb
   })
 }
 
+/** Runs files, each for at most `limitMs`, and prints what they find as it comes. */
 async function runTests(
   files: readonly string[],
   concurrency: number,
-  timeout: number,
+  limitMs: number,
   outcome: Outcome,
 ): Promise<void> {
-  const missing = files.filter((file) => !existsSync(file))
-  outcome.failed.push(...missing.map((file) => `${file}: there is no such file`))
-  const paths = files.filter((file) => existsSync(file)).map((file) => join(root, relative(root, file)))
-  if (paths.length === 0) return
-  const events = run({ files: paths, concurrency, timeout, isolation: 'process' })
-  events.on('test:pass', (data) => count(data, outcome, true))
-  events.on('test:fail', (data) => count(data, outcome, false))
-  const report = events.compose(spec())
-  for await (const part of report) process.stdout.write(part as string)
+  const waiting = [...files]
+  const work = async (): Promise<void> => {
+    for (let file = waiting.shift(); file !== undefined; file = waiting.shift())
+      await runFile(file, limitMs, outcome)
+  }
+  await Promise.all(Array.from({ length: concurrency }, work))
+}
+
+async function runFile(file: string, limitMs: number, outcome: Outcome): Promise<void> {
+  const begin = performance.now()
+  const lines: string[] = []
+  // The signal and not only the limit of each test, because a file can also hang when its tests have ended.
+  const limit = AbortSignal.timeout(limitMs)
+  const events = run({ files: [join(root, file)], signal: limit, timeout: limitMs, isolation: 'process' })
+  const show = (text: string) => void lines.push(text.trimEnd())
+  let count = 0
+  events.on('test:pass', (data) => {
+    count += 1
+    record(file, data, outcome, true, show)
+  })
+  events.on('test:fail', (data) => {
+    count += 1
+    record(file, data, outcome, false, show)
+  })
+  events.on('test:stdout', ({ message }) => show(message))
+  events.on('test:stderr', ({ message }) => show(message))
+  for await (const _event of events);
+  if (limit.aborted) outcome.failed.push(`${file}: ended after ${limitMs / 1000} s`)
+  else if (count === 0) outcome.failed.push(`${file}: no test ran`)
+  const took = `${((performance.now() - begin) / 1000).toFixed(1)} s`
+  process.stdout.write(`${file} (${took})\n${lines.map((line) => line.replaceAll(/^/gm, '  ')).join('\n')}\n`)
 }
 
 type Result = test.EventData.TestPass | test.EventData.TestFail
 
 /** Counts tests and not the suites and files around them, unless such a one failed by itself. */
-function count(data: Result, outcome: Outcome, passed: boolean): void {
-  const where = `${data.file === undefined ? '' : `${relative(root, data.file)}: `}${data.name}`
+function record(
+  file: string,
+  data: Result,
+  outcome: Outcome,
+  passed: boolean,
+  show: (text: string) => void,
+): void {
+  const name = `${'  '.repeat(data.nesting)}${data.name}`
   if (data.skip !== undefined && data.skip !== false) {
-    outcome.skipped.push(
-      `${where}${typeof data.skip === 'string' && data.skip !== '' ? ` (${data.skip})` : ''}`,
-    )
-  } else if (!passed) {
-    const cause = 'error' in data.details ? (data.details.error as { failureType?: string }) : undefined
-    if (cause?.failureType !== 'subtestsFailed') outcome.failed.push(where)
-  } else if (data.details.type !== 'suite') outcome.passed += 1
+    const why = typeof data.skip === 'string' && data.skip !== '' ? data.skip : 'no reason given'
+    outcome.skipped.push(`${file}: ${data.name} (${why})`)
+    show(`﹣ ${name} (skipped: ${why})`)
+  } else if (passed) {
+    if (data.details.type !== 'suite') outcome.passed += 1
+    show(`✔ ${name} (${Math.round(data.details.duration_ms)} ms)`)
+  } else {
+    const error = 'error' in data.details ? data.details.error : undefined
+    if ((error as { failureType?: string } | undefined)?.failureType === 'subtestsFailed') return
+    outcome.failed.push(`${file}: ${data.name}`)
+    show(`✖ ${name}\n${inspect(error?.cause ?? error)}`)
+  }
 }
 
 function summarize(outcome: Outcome, tookMs: number): number {

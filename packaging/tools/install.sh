@@ -103,7 +103,7 @@ need_node() {
 install_node() {
   local aside
   aside=$(mktemp -d "$FAAS_TOOLS/.new-node-XXXXXX")
-  cp "$root"/packaging/node/package*.json "$aside"
+  cp "$root/packaging/node/$NODE_ARCH"/package*.json "$aside"
   (cd "$aside" && npm ci --ignore-scripts --no-audit --no-fund)
   "$aside/node_modules/node-linux-$NODE_ARCH/bin/node" --version
   mv -T "$aside/node_modules/node-linux-$NODE_ARCH" "$1"
