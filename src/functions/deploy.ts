@@ -128,7 +128,7 @@ export function createDeploy(deps: FunctionsDeps & { readonly locks: NameLocks }
 
   return async ({ name, body, pick, contract, ports, options, signal, onProgress }) => {
     using _lock = locks.take(name)
-    using image = await images.receive(body, { signal, onProgress, ...(pick === undefined ? {} : { pick }) })
+    const image = await images.receive(body, { signal, onProgress, ...(pick === undefined ? {} : { pick }) })
     const held = reconciler.hold(name, image.id)
     const address = chooseAddress(name)
     reserved.add(address)
