@@ -9,7 +9,7 @@ import { eventually } from '../../src/host/eventually.ts'
 import { exec } from '../../src/host/exec.ts'
 import { openUnpackNamespace } from '../../src/images/unpack-namespace.ts'
 import { inUnpackRoot } from '../../src/images/unpack-root.ts'
-import { ID_BASE, ID_COUNT } from '../../src/runtime/id-map.ts'
+import { ID_BASE, ID_COUNT } from '../../src/values/id-map.ts'
 import { body, createDirectory, createTestStore, layerOf, legacyArchive, needsRoot } from './fixtures.ts'
 
 const skip = needsRoot
