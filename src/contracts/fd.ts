@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import type { Poller } from '../host/native/poller.ts'
 import { acceptUnix, closeFd, listenUnix, peerCredentials, sendDescriptor } from '../host/native/sockets.ts'
 import type { BindMount, ContainerUser } from '../runtime/container.ts'
-import { hostId, ID_BASE, ID_COUNT } from '../runtime/id-map.ts'
+import { hostId, ID_BASE, ID_COUNT } from '../values/id-map.ts'
 
 export const controlSocketDestination = '/control.sock'
 /** Its name in the instance's directory; gone as soon as the instance has connected. */

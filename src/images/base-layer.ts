@@ -4,8 +4,8 @@
  */
 import { chmod, chown, lstat, mkdir, open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ID_BASE } from '../runtime/id-map.ts'
 import { FaasError } from '../values/errors.ts'
+import { ID_BASE } from '../values/id-map.ts'
 
 const entries = [
   { name: '.', kind: 'directory', mode: 0o755 },

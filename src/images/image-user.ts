@@ -5,8 +5,8 @@
  */
 import { constants, type FileHandle, lstat, open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ID_COUNT } from '../runtime/id-map.ts'
 import { FaasError } from '../values/errors.ts'
+import { ID_COUNT } from '../values/id-map.ts'
 
 export interface ResolvedUser {
   readonly uid: number

@@ -5,8 +5,8 @@
 import { chmod, chown, lstat, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fsyncDirectory } from '../host/files.ts'
-import { ID_BASE } from '../runtime/id-map.ts'
 import { type Digest, digestOfHex, hexOf } from '../values/digest.ts'
+import { ID_BASE } from '../values/id-map.ts'
 import type { LayerReport } from './layer-job.ts'
 
 export interface OpenLayer {

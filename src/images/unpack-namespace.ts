@@ -6,8 +6,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type FileHandle, open, writeFile } from 'node:fs/promises'
-import { ID_BASE, ID_COUNT } from '../runtime/id-map.ts'
 import { FaasError } from '../values/errors.ts'
+import { ID_BASE, ID_COUNT } from '../values/id-map.ts'
 
 /** The caller closes the answer. */
 export async function openUnpackNamespace(): Promise<FileHandle> {

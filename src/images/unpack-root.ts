@@ -13,11 +13,13 @@
 
 /**
  * Fixed text: nothing is ever put into it. Its working directory, which no process in the namespace could reach by
- * name, is the layer's. The mount under /tmp is this namespace's own. `umount` reads /proc to do its work.
+ * name, is the layer's. The mount under /tmp is this namespace's own. `umount` reads /proc to do its work. The limit
+ * counts for this user namespace alone; where /proc/sys cannot be written, the other walls have to do.
  */
 const script = `
 set -eu
 umask 022
+{ echo 0 > /proc/sys/user/max_user_namespaces; } 2>/dev/null || :
 mount -n -t tmpfs -o mode=755,size=64k,nr_inodes=32 unpack /tmp
 mkdir /tmp/layer /tmp/old /tmp/proc
 for directory in bin lib lib64 usr; do

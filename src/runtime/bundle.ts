@@ -7,9 +7,9 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join, posix } from 'node:path'
 import { FaasError } from '../values/errors.ts'
+import { ID_COUNT, idMappings } from '../values/id-map.ts'
 import { type CgroupFacts, cgroupPath, detectCgroups, renderResources } from './cgroups.ts'
 import { type ContainerSpec, type Contract, checkContainerId, oomScoreAdj } from './container.ts'
-import { ID_COUNT, idMappings } from './id-map.ts'
 import { type Architecture, renderSeccomp } from './seccomp.ts'
 
 /** What the configuration depends on besides the spec. */

@@ -3,7 +3,7 @@ import { lstat, readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
-import { ID_BASE } from '../../src/runtime/id-map.ts'
+import { ID_BASE } from '../../src/values/id-map.ts'
 import { renderTar, type TarEntry } from '../images/tar.ts'
 import {
   body,

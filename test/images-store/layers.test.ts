@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { ID_BASE } from '../../src/runtime/id-map.ts'
+import { ID_BASE } from '../../src/values/id-map.ts'
 import { parseFunctionName } from '../../src/values/names.ts'
 import type { TarEntry } from '../images/tar.ts'
 import {

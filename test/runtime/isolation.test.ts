@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { createServer } from 'node:net'
 import { after, before, describe, test } from 'node:test'
 import { defaultLimits } from '../../src/runtime/container.ts'
-import { ID_BASE } from '../../src/runtime/id-map.ts'
+import { ID_BASE } from '../../src/values/id-map.ts'
 import { enterNamespaces, missingFor } from '../net/namespace.ts'
 import { createWorld, missingRuntime, prepareTree, requirements, type World } from './world.ts'
 

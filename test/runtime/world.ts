@@ -17,9 +17,9 @@ import { type BundleHost, detectBundleHost, writeBundle } from '../../src/runtim
 import { type Cgroups, createCgroups } from '../../src/runtime/cgroups.ts'
 import { type ContainerSpec, defaultLimits } from '../../src/runtime/container.ts'
 import { createCrun } from '../../src/runtime/crun.ts'
-import { ID_BASE } from '../../src/runtime/id-map.ts'
 import type { OciRuntime, RunOptions } from '../../src/runtime/oci-runtime.ts'
 import { createRunc } from '../../src/runtime/runc.ts'
+import { ID_BASE } from '../../src/values/id-map.ts'
 import { missingFor } from '../net/namespace.ts'
 
 export const requirements = ['mmdebstrap', 'mount', 'umount', 'cp', 'chown']
