@@ -40,6 +40,7 @@ import { detectBundleHost } from '../runtime/bundle.ts'
 import { createCgroups } from '../runtime/cgroups.ts'
 import { chooseRuntime } from '../runtime/choose.ts'
 import { createFreezer } from '../runtime/freezer.ts'
+import { listProcesses } from '../runtime/processes.ts'
 import { readUsage, type Usage } from '../runtime/usage.ts'
 import { createFunctionLogs } from '../telemetry/function-log.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -99,7 +100,12 @@ export async function startDaemon({
   log.info('init', `containers are run by ${await runtime.version()}`)
 
   const usageOf = (id: string): Promise<Usage> => readUsage(id, cgroupParent, bundleHost.cgroups)
+  // Before anything of ours is started: what is found now is of earlier runs.
+  const found = (await runtime.list()).filter(({ id }) => functionNameOf(id) !== undefined)
   const requests = createRequests({
+    found,
+    clock,
+    listProcesses: (id) => listProcesses(id, cgroupParent, bundleHost.cgroups),
     poller,
     log,
     logs,
@@ -144,10 +150,9 @@ export async function startDaemon({
     }),
   )
 
-  // Before the gate opens: what is found now is of earlier runs, and nothing of ours is among it.
+  // The gate is still shut: no instance of ours is among what is taken over or removed here.
   await reconciler.reconcile()
-  const found = (await runtime.list()).filter(({ id }) => functionNameOf(id) !== undefined)
-  const { adopted, removed } = await requests.recover(found)
+  const { adopted, removed } = await requests.recover()
   if (adopted + removed > 0) {
     log.info('init', `of an earlier run, ${adopted} instances go on and ${removed} were removed`)
   }

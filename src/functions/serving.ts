@@ -4,7 +4,7 @@ import type { ContractName, ServedFunction } from './function.ts'
 
 export interface Serving {
   /** Serves `fn`, or serves it with this version from now on, at the same listener. Throws SYSCALL_FAILED. */
-  open(fn: ServedFunction): void
+  open(fn: ServedFunction): Promise<void>
   /**
    * Shows that `fn` works with one of `contracts`, without a connection, and answers with which. Throws
    * FUNCTION_NOT_PROVEN, RUNTIME_FAILED.

@@ -14,7 +14,7 @@ import type { ConnectionOutcome, Metrics } from '../telemetry/metrics.ts'
 import type { Digest } from '../values/digest.ts'
 import { toFaasError } from '../values/errors.ts'
 import { type Instance, type InstanceDeps, startInstance } from './instance.ts'
-import type { Listeners } from './listeners.ts'
+import type { ListenerGroup } from './listeners.ts'
 import type { Service } from './service.ts'
 
 /** Connections taken from the kernel that wait for an instance; further ones wait in the kernel's accept queue. */
@@ -35,7 +35,7 @@ interface Connection {
   end(outcome: ConnectionOutcome): void
 }
 
-export function createFdService(fn: ServedFunction, listeners: Listeners, deps: FdServiceDeps): Service {
+export function createFdService(fn: ServedFunction, group: ListenerGroup, deps: FdServiceDeps): Service {
   let current = fn
   let closed = false
   let accepting = false
@@ -46,6 +46,8 @@ export function createFdService(fn: ServedFunction, listeners: Listeners, deps: 
   /** Every slot that is taken, with the version that takes it (undefined where it is not known). */
   const slots = new Map<Promise<void>, Digest | undefined>()
   const ids = new Set<string>()
+  const listeners = group.open(fn.ports)
+  listeners.listen()
   const [listener = -1] = listeners.byTarget.values()
 
   const connection = (fd: number): Connection => {
@@ -217,6 +219,7 @@ export function createFdService(fn: ServedFunction, listeners: Listeners, deps: 
       accepting = false
       clearTimeout(pause)
       unwatch()
+      listeners.gone()
       for (const queued of waiting.splice(0)) queued.end('refused')
       await Promise.all(slots.keys())
     },

@@ -5,8 +5,8 @@
  * the next one finds it by its directory ({@link adoptInstance}).
  */
 import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { mkdir, readdir } from 'node:fs/promises'
+import { existsSync, readFileSync } from 'node:fs'
+import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { controlSocketFile } from '../contracts/fd.ts'
 import type { ServedFunction } from '../functions/function.ts'
@@ -16,6 +16,7 @@ import { closeFd } from '../host/native/sockets.ts'
 import { type BundleHost, writeBundle } from '../runtime/bundle.ts'
 import type { BindMount } from '../runtime/container.ts'
 import type { OciRuntime } from '../runtime/oci-runtime.ts'
+import { type Digest, parseDigest } from '../values/digest.ts'
 import { type OutputDeps, openOutput } from './output.ts'
 
 const SIGKILL = 9
@@ -33,6 +34,10 @@ export interface InstanceDeps extends OutputDeps {
 
 export interface Instance {
   readonly id: string
+  /** Of the container's init. */
+  readonly pid: number
+  /** The version it runs; undefined where an earlier daemon has not told. */
+  readonly image: Digest | undefined
   /** Resolves when nothing of the instance is left; never rejects. Undefined where the status is not known. */
   readonly ended: Promise<ExitStatus | undefined>
   /** Sends a signal, by its number, to the init. Nothing happens when it has ended. */
@@ -66,6 +71,7 @@ export async function startInstance(
   await using undo = new AsyncDisposableStack()
   undo.defer(() => removeTree(directory))
   await mkdir(directory, { mode: 0o700 })
+  await writeFile(join(directory, versionFile), fn.image)
   const output = undo.use(openOutput(directory, fn.name, id, deps))
   const attachment = undo.use(attach(directory))
   undo.defer(() => removeTree(bundle))
@@ -90,7 +96,7 @@ export async function startInstance(
   const { pid } = await output.withWriters((stdout, stderr) =>
     deps.runtime.run({ id, bundle, stdout, stderr }),
   )
-  return watchInstance(id, pid, undo.move(), deps)
+  return watchInstance({ id, pid, image: fn.image }, undo.move(), deps)
 }
 
 export interface FoundContainer {
@@ -117,7 +123,8 @@ export async function adoptInstance(
   const waits = !existsSync(directory) || existsSync(join(directory, controlSocketFile))
   if (functionName === undefined || waits) return undefined
   undo.use(openOutput(directory, functionName, id, deps))
-  return { instance: watchInstance(id, pid, undo.move(), deps), functionName }
+  const image = versionOf(id, deps)
+  return { instance: watchInstance({ id, pid, image }, undo.move(), deps), functionName }
 }
 
 /** Removes directories and bundles of instances whose containers are gone: `keep` are those that live. */
@@ -137,6 +144,21 @@ export async function removeLeftInstances(
   return [...removed]
 }
 
+/** Names the version in an instance's directory, for a daemon that comes back. */
+const versionFile = 'version'
+
+/** The version that an instance runs, if whoever started it has told. */
+export function versionOf(
+  id: string,
+  { runDirectory }: Pick<InstanceDeps, 'runDirectory'>,
+): Digest | undefined {
+  try {
+    return parseDigest(readFileSync(join(runDirectory, id, versionFile), 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
 const idForm = /^faas-([a-z0-9-]+)-[0-9a-f]{8}$/
 
 /** The name of the function in an instance's id, or undefined where the id is not one of ours. */
@@ -144,8 +166,7 @@ export const functionNameOf = (id: string): string | undefined => idForm.exec(id
 
 /** Waits for the end of the container's init and then disposes of `remains`, last acquired first. */
 function watchInstance(
-  id: string,
-  pid: number,
+  { id, pid, image }: Pick<Instance, 'id' | 'pid' | 'image'>,
   remains: AsyncDisposableStack,
   deps: Pick<InstanceDeps, 'poller' | 'log'>,
 ): Instance {
@@ -177,6 +198,8 @@ function watchInstance(
   }
   return {
     id,
+    pid,
+    image,
     ended: dispose(),
     signal,
     kill: () => signal(SIGKILL),

@@ -5,7 +5,7 @@
  *
  *   cold ── a connection arrives ──▶ starting ──▶ running ◀── a connection arrives ── paused
  *     ▲                                              │  no connection for pauseMs ──▶ │ (frozen)
- *     └───────────── no connection for idleMs ◀──────┴────────────────────────────────┘
+ *     └───────────────────────── no connection for idleMs more ◀──────────────────────┘
  *
  * A connection that arrives while nobody accepts waits in the kernel's queue and is there at the first accept.
  */
@@ -14,57 +14,58 @@ import type { ServedFunction } from '../functions/function.ts'
 import { acceptTcp, resetTcp } from '../host/native/sockets.ts'
 import type { Freezer } from '../runtime/freezer.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
-import type { Digest } from '../values/digest.ts'
 import { toFaasError } from '../values/errors.ts'
 import { type Attachment, type Instance, type InstanceDeps, startInstance } from './instance.ts'
-import type { Listeners } from './listeners.ts'
+import type { ListenerGroup, Listeners } from './listeners.ts'
+import { createMembers, type MembersDeps } from './members.ts'
 import type { Service } from './service.ts'
-import type { TrafficWatch } from './traffic.ts'
+import type { Traffic, TrafficWatch } from './traffic.ts'
 
 /** After a start that failed: doubled each time, so that a crash loop costs little. */
 const firstBackoffMs = 200
 const longestBackoffMs = 30_000
 /** How many looks in a row must find a queue before another instance is started. */
 const queuedLooks = 2
-/** How long an instance has after its stop signal. */
-const graceMs = 10_000
+/** CPU time within {@link cpuWindowMs} that says that an instance works without a caller, a queue's consumer for one. */
+const busyCpuMs = 10
+const cpuWindowMs = 100
 
-export interface ListenServiceDeps extends InstanceDeps {
+export interface ListenServiceDeps extends InstanceDeps, MembersDeps {
   readonly metrics: Metrics
   readonly traffic: TrafficWatch
   readonly freezer: Freezer
   readonly usageOf: (id: string) => Promise<{ readonly cpuMs: number }>
 }
 
-interface Member {
-  readonly version: Digest
-  readonly instance: Instance
-  readonly ended: Promise<void>
-}
-
+/** `adopted` are listeners that instances of an earlier daemon held, by the address's port; they become ours. */
 export function createListenService(
   fn: ServedFunction,
-  listeners: Listeners,
+  group: ListenerGroup,
   deps: ListenServiceDeps,
+  adopted?: ReadonlyMap<number, number>,
 ): Service {
-  const { poller, traffic, freezer, log } = deps
+  const { poller, traffic, log } = deps
   let current = fn
+  let listeners = group.open(fn.ports, adopted)
+  listeners.listen()
   let closed = false
   let accepting = false
   let failure: string | undefined
   let backoffMs = firstBackoffMs
   let backoff: NodeJS.Timeout | undefined
   let starting = 0
-  let frozen = false
   let queuedFor = 0
   let quietSinceMs: number | undefined
   let awake: Disposable | undefined
+  let endTimer: NodeJS.Timeout | undefined
   /** One change of state after another: freezing, thawing and ending must not overtake each other. */
   let turn: Promise<void> = Promise.resolve()
-  const members = new Set<Member>()
-  const ending = new Set<Member>()
-  const counts = { accepted: 0, passed: 0, refused: 0, failed: 0 }
   const watched = new Set<number>()
+  const counts = { accepted: 0, passed: 0, refused: 0, failed: 0 }
+  const members = createMembers(deps, fn, () => {
+    deps.metrics.instances(fn.name, members.size())
+    if (members.active() === 0 && starting === 0) goToSleep()
+  })
 
   const inTurn = (what: string, work: () => Promise<void>): Promise<void> => {
     turn = turn.then(work).catch((error: unknown) => {
@@ -89,12 +90,13 @@ export function createListenService(
   }
   const wake = (): void => {
     unwatchListeners()
-    quietSinceMs = undefined
+    clearTimeout(endTimer)
     stayAwake()
-    if (frozen) void inTurn('thaw', thaw)
-    else if (members.size === 0 && starting === 0) void start()
+    if (members.isFrozen()) void inTurn('thaw', () => members.thaw())
+    else if (members.active() === 0 && starting === 0) void start(current, listeners)
   }
   const stayAwake = (): void => {
+    quietSinceMs = undefined
     const ports = current.ports.map(({ port }) => port)
     awake ??= traffic.add({ address: fn.address, ports, onTraffic })
   }
@@ -104,54 +106,53 @@ export function createListenService(
     watchListeners()
   }
 
-  const thaw = async (): Promise<void> => {
-    frozen = false
-    await Promise.all([...members].map(({ instance }) => freezer.thaw(instance.id)))
-  }
-
   // --- instances ------------------------------------------------------------------------------------------------
 
-  /** Starts an instance of the current version; resolves when it listens or has failed. Never rejects. */
-  const start = async (): Promise<void> => {
-    const version = current
+  /** Starts an instance with a set of listeners; true when it listens on all of them. Never rejects. */
+  const start = async (version: ServedFunction, given: Listeners): Promise<boolean> => {
     const startedMs = performance.now()
     const { promise: listening, resolve } = Promise.withResolvers<boolean>()
-    const missing = new Set(version.ports.map(({ target }) => target))
-    const onListening = (port: number): void => {
-      missing.delete(port)
+    const missing = new Set(given.byTarget.keys())
+    const onListening = (target: number): void => {
+      given.listen(target)
+      missing.delete(target)
       if (missing.size === 0) resolve(true)
     }
     starting++
     const timer = setTimeout(() => resolve(false), version.options.timeouts.connectMs)
+    let instance: Instance | undefined
     try {
-      const instance = await startInstance(version, (directory) => attach(directory, onListening), deps)
-      const member = join(instance, version.image)
+      const attach = (directory: string): Attachment => supervise(directory, given, onListening)
+      instance = await startInstance(version, attach, deps)
+      members.join(instance)
       void instance.ended.then(() => resolve(false))
-      if (await listening) {
-        failure = undefined
-        backoffMs = firstBackoffMs
-        deps.metrics.instanceReady(fn.name, (performance.now() - startedMs) / 1000)
-        // The old version has accepted until now; whoever comes next meets the new one.
-        for (const old of [...members]) if (old.version !== current.image) void end(old)
-      } else {
+      if (!(await listening)) {
         fail(`an instance did not listen on port ${[...missing].join(' and ')}`)
         instance.kill()
-        await member.ended
+        return false
       }
+      failure = undefined
+      backoffMs = firstBackoffMs
+      deps.metrics.instanceReady(fn.name, (performance.now() - startedMs) / 1000)
+      return true
     } catch (error) {
       fail(toFaasError(error).message)
+      return false
     } finally {
       clearTimeout(timer)
       starting--
+      if (members.active() === 0 && starting === 0) goToSleep()
     }
   }
 
-  const attach = (directory: string, onListening: (port: number) => void): Attachment => {
+  const supervise = (
+    directory: string,
+    given: Listeners,
+    onListening: (target: number) => void,
+  ): Attachment => {
     const onTrouble = (message: string): void => log.warn(fn.name, message)
-    const supervision = superviseInstance(
-      { directory, listeners: listeners.byTarget, onListening, onTrouble },
-      poller,
-    )
+    const options = { directory, listeners: given.byTarget, onListening, onTrouble }
+    const supervision = superviseInstance(options, poller)
     return {
       mounts: [],
       seccompListener: supervision.path,
@@ -159,27 +160,13 @@ export function createListenService(
     }
   }
 
-  const join = (instance: Instance, version: Digest): Member => {
-    const leave = async (): Promise<void> => {
-      await instance.ended
-      members.delete(member)
-      ending.delete(member)
-      countInstances()
-      if (members.size === 0 && starting === 0 && !closed) goToSleep()
-    }
-    const member: Member = { version, instance, ended: leave() }
-    members.add(member)
-    countInstances()
-    return member
-  }
-  const countInstances = (): void => deps.metrics.instances(fn.name, members.size + ending.size)
-
   /** Callers that wait for an instance which cannot be started are told at once, and the next ones after a pause. */
   const fail = (why: string): void => {
     failure = why
     log.error(fn.name, why)
     deps.logs.append({ time: new Date(), function: fn.name, instance: '', stream: 'platform', text: why })
-    if (members.size > 0 || closed) return
+    if (members.active() > 1 || closed) return
+    unwatchListeners()
     for (const listener of listeners.byTarget.values()) {
       for (let taken = acceptTcp(listener); taken; taken = acceptTcp(listener)) {
         counts.failed++
@@ -187,84 +174,97 @@ export function createListenService(
         resetTcp(taken.fd)
       }
     }
+    clearTimeout(backoff)
     backoff = setTimeout(() => {
       backoff = undefined
-      goToSleep()
+      if (members.active() === 0 && starting === 0) goToSleep()
     }, backoffMs)
     backoffMs = Math.min(backoffMs * 2, longestBackoffMs)
   }
 
-  /** Asks an instance to end, and ends it when it has not after {@link graceMs}. */
-  const end = async (member: Member): Promise<void> => {
-    if (!members.delete(member)) return
-    ending.add(member)
-    const { instance } = member
-    instance.signal(current.stopSignal)
-    // A signal that was sent to a frozen process is the first thing it sees.
-    if (frozen) await freezer.thaw(instance.id).catch(() => {})
-    const timer = setTimeout(() => instance.kill(), graceMs)
-    await member.ended
-    clearTimeout(timer)
-  }
-
   // --- sleeping and growing -------------------------------------------------------------------------------------
 
-  const onTraffic = ({ connections, queued }: { connections: number; queued: number }): void => {
-    queuedFor = queued > 0 ? queuedFor + 1 : 0
+  const isQuiet = ({ connections, queued }: Traffic): boolean => connections === 0 && queued === 0
+  const look = (): Traffic =>
+    traffic.look({ address: fn.address, ports: current.ports.map(({ port }) => port) })
+
+  const onTraffic = (seen: Traffic): void => {
+    queuedFor = seen.queued > 0 ? queuedFor + 1 : 0
     if (queuedFor >= queuedLooks && canGrow()) {
       queuedFor = 0
-      void start()
+      void start(current, listeners)
     }
-    const now = performance.now()
-    if (connections > 0 || queued > 0 || starting > 0) quietSinceMs = undefined
-    else quietSinceMs ??= now
-    if (quietSinceMs === undefined || frozen) return
-    if (members.size > 0 && now - quietSinceMs > current.options.timeouts.pauseMs)
-      void inTurn('pause', pauseAll)
+    if (!isQuiet(seen) || starting > 0) quietSinceMs = undefined
+    else quietSinceMs ??= performance.now()
+    if (quietSinceMs === undefined || members.isFrozen() || members.active() === 0) return
+    if (performance.now() - quietSinceMs < current.options.timeouts.pauseMs) return
+    quietSinceMs = undefined
+    void inTurn('pause', pause)
   }
   const canGrow = (): boolean =>
-    !frozen &&
+    !members.isFrozen() &&
     starting === 0 &&
     !closed &&
     backoff === undefined &&
-    members.size < current.options.maxInstances
+    members.active() < current.options.maxInstances
 
-  const isBusy = (): boolean => {
-    const { connections, queued } = traffic.look({
-      address: fn.address,
-      ports: current.ports.map(({ port }) => port),
-    })
-    return connections > 0 || queued > 0
-  }
-
-  const pauseAll = async (): Promise<void> => {
-    if (frozen || members.size === 0 || starting > 0 || (await usesCpu())) return
-    await Promise.all([...members].map(({ instance }) => freezer.freeze(instance.id)))
-    frozen = true
+  const pause = async (): Promise<void> => {
+    if (closed || starting > 0 || members.isFrozen() || (await usesCpu())) return
+    await members.freeze()
     // A connection that came while we froze was taken by a server that cannot answer now.
-    if (isBusy()) return thaw()
-    awake?.[Symbol.dispose]()
-    awake = undefined
-    watchListeners()
-    setTimeout(() => void inTurn('sleep', endIdle), current.options.timeouts.idleMs).unref()
+    if (!isQuiet(look())) return members.thaw()
+    goToSleep()
+    endTimer = setTimeout(() => void inTurn('sleep', endIdle), current.options.timeouts.idleMs)
   }
 
-  /** A server that works without a caller, a queue's consumer for one, is not idle. */
   const usesCpu = async (): Promise<boolean> => {
-    const before = await totalCpuMs()
-    await new Promise((resolve) => setTimeout(resolve, 50))
-    return (await totalCpuMs()) - before > 10
-  }
-  const totalCpuMs = async (): Promise<number> => {
-    const usages = await Promise.all([...members].map(({ instance }) => deps.usageOf(instance.id)))
-    return usages.reduce((sum, { cpuMs }) => sum + cpuMs, 0)
+    const before = await members.cpuMs(deps.usageOf)
+    await new Promise((resolve) => setTimeout(resolve, cpuWindowMs))
+    return (await members.cpuMs(deps.usageOf)) - before > busyCpuMs
   }
 
   const endIdle = async (): Promise<void> => {
-    if (!frozen || isBusy()) return
-    const surplus = [...members].slice(current.options.minInstances)
-    await Promise.all(surplus.map(end))
-    if (members.size === 0) frozen = false
+    if (!members.isFrozen() || !isQuiet(look())) return
+    members.endIdle(current.options.minInstances, current.stopSignal)
+  }
+
+  // --- versions -------------------------------------------------------------------------------------------------
+
+  /** The new version takes over at the moment at which it listens; until then the old one serves. */
+  const replace = async (version: ServedFunction): Promise<void> => {
+    await members.thaw()
+    const old = listeners
+    const next = group.open(version.ports)
+    unwatchListeners()
+    if (!(await start(version, next))) {
+      log.warn(fn.name, 'the new version is started again by the next connection')
+      next.listen()
+    }
+    listeners = next
+    // What waits in the old queue and is not taken by an old instance moves on when the last of them has ended.
+    old.close()
+    members.retireOthers(version)
+    void members.endedOthers(version).then(() => old.gone())
+    if (members.active() === 0) goToSleep()
+    else stayAwake()
+  }
+
+  /** While the last instances finish, who calls is refused at once: by a set that takes the connections from them. */
+  const refuseConnections = (): Disposable => {
+    const refusing = group.open(current.ports)
+    refusing.listen()
+    const fds = [...refusing.byTarget.values()]
+    for (const fd of fds) {
+      poller.watch(fd, () => {
+        for (let taken = acceptTcp(fd); taken; taken = acceptTcp(fd)) resetTcp(taken.fd)
+      })
+    }
+    return {
+      [Symbol.dispose]() {
+        for (const fd of fds) poller.unwatch(fd)
+        refusing.gone()
+      },
+    }
   }
 
   return {
@@ -272,41 +272,50 @@ export function createListenService(
       return current
     },
     update(next) {
+      const replaced = current
       current = next
       failure = undefined
-      // While the old version runs, the new one takes over when it listens; else the next connection starts it.
-      if (members.size > 0) void inTurn('thaw', thaw).then(start)
+      if (members.active() + starting > 0 && replaced.image !== next.image) {
+        void inTurn('replace', () => replace(next))
+      }
     },
     setAccepting(wanted) {
       accepting = wanted
       if (!wanted) unwatchListeners()
-      else if (members.size === 0 || frozen) watchListeners()
+      else if (members.active() === 0 || members.isFrozen()) watchListeners()
     },
     adopt(instance) {
-      join(instance, current.image)
+      members.join(instance)
+      if (instance.image !== current.image) members.retireOthers(current)
+      // It may have been frozen when the daemon died.
+      void inTurn('thaw', () => members.thaw())
+      unwatchListeners()
       stayAwake()
     },
     async drained() {
-      while ([...members, ...ending].some(({ version }) => version !== current.image)) {
-        const old = [...members, ...ending].filter(({ version }) => version !== current.image)
-        await Promise.race(old.map(({ ended }) => ended))
-      }
+      await turn
+      await members.endedOthers(current)
     },
     async close() {
       closed = true
       accepting = false
       clearTimeout(backoff)
+      clearTimeout(endTimer)
       unwatchListeners()
       awake?.[Symbol.dispose]()
       awake = undefined
       await turn
-      await Promise.all([...members].map(end))
-      await Promise.all([...ending].map(({ ended }) => ended))
+      await members.thaw()
+      using _refusing = group.isNewest(listeners) ? refuseConnections() : undefined
+      listeners.close()
+      members.retireOthers(undefined)
+      await members.endedOthers(undefined)
+      listeners.gone()
     },
     stats: () => ({
-      instances: members.size + ending.size,
-      ids: [...members, ...ending].map(({ instance }) => instance.id),
-      frozen,
+      instances: members.size(),
+      ids: members.ids(),
+      frozen: members.isFrozen(),
       waiting: 0,
       ...counts,
       failure,

@@ -2,18 +2,27 @@
  * All functions that are served, by name, and the one gate before them: no connection is accepted or passed while
  * the packet filter's rule against originating sockets is not in place.
  */
+
 import type { ContractName, ServedFunction } from '../functions/function.ts'
+import { closeFd } from '../host/native/sockets.ts'
 import type { FunctionName } from '../values/names.ts'
 import { createFdService } from './fd-service.ts'
-import { adoptInstance, type FoundContainer, type InstanceDeps, removeLeftInstances } from './instance.ts'
+import { takeHeldListeners } from './holdings.ts'
+import {
+  adoptInstance,
+  type FoundContainer,
+  functionNameOf,
+  removeLeftInstances,
+  versionOf,
+} from './instance.ts'
 import { createListenService, type ListenServiceDeps } from './listen-service.ts'
-import { type Listeners, openListeners } from './listeners.ts'
+import { createListenerGroup, type ListenerGroup } from './listeners.ts'
 import { proveFunction } from './prove.ts'
 import type { Service, ServiceStats } from './service.ts'
 
 export interface Requests {
   /** Serves `fn`, or serves it with this version from now on. Its listener stays the same one. */
-  open(fn: ServedFunction): void
+  open(fn: ServedFunction): Promise<void>
   /** See `proveFunction`. */
   prove(fn: ServedFunction, contracts: readonly ContractName[], signal: AbortSignal): Promise<ContractName>
   /** Resolves when instances of older versions of `name` have ended. */
@@ -29,7 +38,7 @@ export interface Requests {
    * After a restart: takes over containers whose function is served and which hold a request, and removes every
    * other trace of earlier instances. Answers how many of each.
    */
-  recover(found: readonly FoundContainer[]): Promise<{ adopted: number; removed: number }>
+  recover(): Promise<{ adopted: number; removed: number }>
   /** Stops accepting and waits up to `graceMs` for requests in flight; instances that go on stay. */
   shutdown(graceMs: number): Promise<void>
 }
@@ -38,28 +47,52 @@ const createService = { fd: createFdService, listen: createListenService } as co
 
 interface Entry {
   readonly service: Service
-  readonly listeners: Listeners
+  readonly group: ListenerGroup
   /** Services of another contract that the function had before, until they have ended. */
   readonly before: readonly Promise<void>[]
 }
 
-export function createRequests(deps: ListenServiceDeps): Requests {
+/** The same listeners do for both. */
+const isSameService = (one: ServedFunction, other: ServedFunction): boolean =>
+  one.contract === other.contract && JSON.stringify(one.ports) === JSON.stringify(other.ports)
+
+export interface RequestsDeps extends ListenServiceDeps {
+  /** Containers of ours that were there before this daemon. */
+  readonly found: readonly FoundContainer[]
+}
+
+export function createRequests(deps: RequestsDeps): Requests {
   const entries = new Map<FunctionName, Entry>()
   const services = (): Service[] => [...entries.values()].map(({ service }) => service)
   let gateOpen = false
   const serviceDeps = { ...deps, mayPass: () => gateOpen }
 
+  /** Listeners that instances of this version hold which an earlier daemon has started. */
+  const inheritListeners = async (fn: ServedFunction): Promise<ReadonlyMap<number, number>> => {
+    const inherited = new Map<number, number>()
+    if (fn.contract !== 'listen') return inherited
+    for (const { id } of deps.found) {
+      if (functionNameOf(id) !== fn.name || versionOf(id, deps) !== fn.image) continue
+      const held = takeHeldListeners(await deps.listProcesses(id), fn.address)
+      for (const [port, fd] of held) {
+        if (inherited.has(port)) closeFd(fd)
+        else inherited.set(port, fd)
+      }
+    }
+    return inherited
+  }
+
   return {
-    open(fn) {
+    async open(fn) {
       const entry = entries.get(fn.name)
-      entry?.listeners.setPorts(fn.ports)
-      if (entry && entry.service.current.contract === fn.contract) return entry.service.update(fn)
-      const listeners = entry?.listeners ?? openListeners(fn.address, fn.ports)
-      const service = createService[fn.contract](fn, listeners, serviceDeps)
-      // The listeners go on; what the other contract serves still is drained with this function.
-      const before = entry ? [...entry.before, entry.service.close()] : []
-      entries.set(fn.name, { service, listeners, before })
+      if (entry && isSameService(entry.service.current, fn)) return entry.service.update(fn)
+      const held = entry ? undefined : await inheritListeners(fn)
+      const group = entry?.group ?? createListenerGroup(fn.address)
+      const service = createService[fn.contract](fn, group, serviceDeps, held)
       service.setAccepting(gateOpen)
+      // After the new one listens, so that what waits at the old one's listeners moves there.
+      const before = entry ? [...entry.before, entry.service.close()] : []
+      entries.set(fn.name, { service, group, before })
     },
     prove: (fn, contracts, signal) => proveFunction(fn, contracts, deps, signal),
     async drained(name) {
@@ -70,10 +103,7 @@ export function createRequests(deps: ListenServiceDeps): Requests {
       const entry = entries.get(name)
       if (!entry) return
       entries.delete(name)
-      entry.service.setAccepting(false)
-      const closing = Promise.all([entry.service.close(), ...entry.before])
-      entry.listeners[Symbol.dispose]()
-      await closing
+      await Promise.all([entry.service.close(), ...entry.before])
       deps.metrics.forget(name)
     },
     setGate(open) {
@@ -82,7 +112,8 @@ export function createRequests(deps: ListenServiceDeps): Requests {
     },
     stats: (name) => entries.get(name)?.service.stats(),
     served: () => new Map([...entries].map(([name, { service }]) => [name, service.current])),
-    async recover(found) {
+    async recover() {
+      const { found } = deps
       const kept = new Set<string>()
       for (const container of found) {
         const adopted = await adoptInstance(container, deps)

@@ -18,7 +18,6 @@ export interface ServiceStats {
   readonly failure: string | undefined
 }
 
-/** The listeners belong to whoever made the service. */
 export interface Service {
   readonly current: ServedFunction
   /** Serves further connections with another version of the same contract; requests in flight are not touched. */
@@ -29,7 +28,7 @@ export interface Service {
   adopt(instance: Instance): void
   /** Resolves when no instance of a version other than the current one is left. */
   drained(): Promise<void>
-  /** Stops accepting, resets what waits, and resolves when the last instance has ended. */
+  /** Stops accepting: what waits moves to a service that listens at the same address, or is reset. It resolves when the last instance has ended. */
   close(): Promise<void>
   stats(): ServiceStats
 }

@@ -17,8 +17,11 @@ const SOCK_CLOEXEC_NONBLOCK = 0o2004000
 const SOL_SOCKET = 1
 const SO_REUSEADDR = 2
 const SO_LINGER = 13
+const SO_REUSEPORT = 15
 const SO_PEERCRED = 17
 const SO_MARK = 36
+const SO_ATTACH_REUSEPORT_CBPF = 51
+const BPF_RET_K = 0x06
 const SCM_RIGHTS = 1
 const IPPROTO_IPV6 = 41
 const IPV6_V6ONLY = 26
@@ -47,22 +50,23 @@ function openSocket(family: number, prepare: (fd: number) => void): number {
   }
 }
 
-export interface TcpListenerOptions {
+export interface TcpAddressOptions {
   readonly address: string
   /** 0 lets the kernel choose. */
   readonly port: number
   /** `SO_MARK`; accepted sockets inherit it. 0 sets none. */
   readonly mark: number
-  readonly backlog: number
 }
 
 /**
- * A listening IPv6 socket. The address need not be on an interface yet (`IPV6_FREEBIND`): a listener outlives
- * an interface that is taken away and made again.
+ * An IPv6 socket that is bound and does not listen yet. The address need not be on an interface (`IPV6_FREEBIND`): a
+ * listener outlives an interface that is taken away and made again. Several may share an address (`SO_REUSEPORT`),
+ * as long as one user owns them all.
  */
-export const listenTcp = ({ address, port, mark, backlog }: TcpListenerOptions): number =>
+export const bindTcp = ({ address, port, mark }: TcpAddressOptions): number =>
   openSocket(AF_INET6, (fd) => {
     setInt(fd, SOL_SOCKET, SO_REUSEADDR, 1, 'setsockopt SO_REUSEADDR')
+    setInt(fd, SOL_SOCKET, SO_REUSEPORT, 1, 'setsockopt SO_REUSEPORT')
     setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, 'setsockopt IPV6_V6ONLY')
     setInt(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1, 'setsockopt IPV6_FREEBIND')
     if (mark !== 0) setInt(fd, SOL_SOCKET, SO_MARK, mark, 'setsockopt SO_MARK')
@@ -71,8 +75,34 @@ export const listenTcp = ({ address, port, mark, backlog }: TcpListenerOptions):
     name.writeUInt16BE(port, 2)
     ipv6Bytes(address).copy(name, 8)
     libc.must(libc.bind(fd, name, sockaddrIn6Bytes), `bind [${address}]:${port}`)
-    libc.must(libc.listen(fd, backlog), 'listen')
   })
+
+/** As {@link bindTcp}, and listening. */
+export function listenTcp({ backlog, ...address }: TcpAddressOptions & { readonly backlog: number }): number {
+  const fd = bindTcp(address)
+  if (libc.listen(fd, backlog) >= 0) return fd
+  const errno = libc.lastErrno()
+  libc.close(fd)
+  throw new FaasError('SYSCALL_FAILED', `listen: ${errno}`)
+}
+
+/**
+ * Of the listeners that share this one's address and port, lets the kernel give new connections to the one at
+ * `index` of their order alone (`SO_ATTACH_REUSEPORT_CBPF`, socket(7)): a program of one instruction that returns the
+ * number. An index past the end lets the kernel choose by hash again.
+ */
+export function steerConnections(fd: number, index: number): void {
+  const program = Buffer.alloc(8)
+  program.writeUInt16LE(BPF_RET_K, 0)
+  program.writeUInt32LE(index, 4)
+  const filter = Buffer.alloc(16)
+  filter.writeUInt16LE(1, 0)
+  filter.writeBigUInt64LE(libc.addressOf(program), 8)
+  libc.must(
+    libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, filter, filter.length),
+    'setsockopt SO_ATTACH_REUSEPORT_CBPF',
+  )
+}
 
 /** The port that an IPv6 socket is bound to. */
 export function localPort(fd: number): number {
@@ -195,8 +225,5 @@ export function resetTcp(fd: number): void {
   libc.setsockopt(fd, SOL_SOCKET, SO_LINGER, linger, 8)
   libc.close(fd)
 }
-
-/** Ends both directions for everyone who holds the connection: a copy in a container ends with it. */
-export const shutdownTcp = (fd: number): void => void libc.shutdown(fd, 2)
 
 export const closeFd = (fd: number): void => void libc.close(fd)
