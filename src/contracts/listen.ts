@@ -5,8 +5,9 @@
  *
  * Two calls are supervised, and each is decided on what its caller cannot change meanwhile: a copy of the address,
  * and a duplicate of the descriptor whose network namespace has been looked at.
- * - `bind` of a TCP socket to one of the function's ports: the descriptor becomes the host's listener. Any other
- *   port is bound by us, on the duplicate, and only if the socket belongs to the container's own network. UNIX
+ * - `bind` of a TCP socket to one of the function's ports: the descriptor becomes the host's listener, whatever the
+ *   address, unless the same process has it on an IPv6 socket (replaced-sockets.ts). Any other port is bound by us, on
+ *   the duplicate, and only if the socket belongs to the container's own network. UNIX
  *   sockets are let go on to bind by themselves: their names are the container's own, and if the address were
  *   changed behind our back to a host socket's port, the packet filter lets nothing out from there.
  * - `listen` on the host's listener changes nothing (the image's own backlog would shorten the shared queue); on a
@@ -38,6 +39,7 @@ import {
   listenOn,
 } from '../host/native/socket-facts.ts'
 import { acceptUnix, closeFd, listenUnix } from '../host/native/sockets.ts'
+import { createReplacedSockets, isListener, type ReplacedSockets } from './replaced-sockets.ts'
 
 /** Its name in the instance's directory: the runtime connects to it and sends the notification descriptor. */
 export const notifySocketFile = 'n'
@@ -75,6 +77,7 @@ export interface SuperviseOptions {
 /** Listens for the runtime and then answers the instance's calls until disposed. */
 export function superviseInstance(options: SuperviseOptions, poller: Poller): Supervision {
   const path = join(options.directory, notifySocketFile)
+  const supervised: Supervised = { ...options, replaced: createReplacedSockets() }
   const watched = new Set<number>()
   const watch = (fd: number, onReady: (events: number) => void): void => {
     watched.add(fd)
@@ -93,7 +96,7 @@ export function superviseInstance(options: SuperviseOptions, poller: Poller): Su
     for (const descriptor of state.descriptors) {
       watch(descriptor, (events) => {
         const notification = receiveNotification(descriptor)
-        if (notification) answer(descriptor, notification, options)
+        if (notification) answer(descriptor, notification, supervised)
         // EPOLLHUP: no process is left that the filter applies to.
         else if ((events & 0x10) !== 0) end(descriptor)
       })
@@ -108,11 +111,16 @@ export function superviseInstance(options: SuperviseOptions, poller: Poller): Su
     path,
     [Symbol.dispose]() {
       for (const fd of [...watched]) end(fd)
+      supervised.replaced[Symbol.dispose]()
     },
   }
 }
 
-function answer(listener: number, notification: Notification, options: SuperviseOptions): void {
+interface Supervised extends SuperviseOptions {
+  readonly replaced: ReplacedSockets
+}
+
+function answer(listener: number, notification: Notification, options: Supervised): void {
   const { id, call } = notification
   try {
     const value =
@@ -127,12 +135,18 @@ function answer(listener: number, notification: Notification, options: Supervise
 
 const toInt = (argument: bigint | undefined): number => Number(BigInt.asIntN(32, argument ?? 0n))
 
-/** A duplicate of the caller's descriptor for as long as `use` runs; -EBADF where it has none. */
-function withDescriptor<T>(pid: number, target: number, use: (fd: number) => T): T | number {
-  const pidfd = pidfdOpen(threadGroupOf(pid))
-  if (pidfd === undefined) return -EBADF
+/** A duplicate of a process's descriptor, or undefined where there is none. The caller closes it. */
+function takeFrom(process: number, target: number): number | undefined {
+  const pidfd = pidfdOpen(process)
+  if (pidfd === undefined) return undefined
   const fd = takeDescriptor(pidfd, target)
   closeFd(pidfd)
+  return fd
+}
+
+/** A duplicate of the caller's descriptor for as long as `use` runs; -EBADF where it has none. */
+function withDescriptor<T>(process: number, target: number, use: (fd: number) => T): T | number {
+  const fd = takeFrom(process, target)
   if (fd === undefined) return -EBADF
   try {
     return use(fd)
@@ -150,7 +164,7 @@ function threadGroupOf(pid: number): number {
 function onBind(
   listener: number,
   { id, pid, args }: Notification,
-  options: SuperviseOptions,
+  { listeners, replaced, onOtherPort }: Supervised,
 ): number | 'continue' {
   const target = toInt(args[0])
   const length = toInt(args[2])
@@ -159,28 +173,42 @@ function onBind(
   if (!address) return -EFAULT
   const family = address.readUInt16LE(0)
   if (family === AF_UNIX) return 'continue'
-  return withDescriptor(pid, target, (fd) => {
+  const process = threadGroupOf(pid)
+  return withDescriptor(process, target, (fd) => {
     if (!isWaiting(listener, id)) return -EBADF
     const isInternet = (family === AF_INET && length >= 16) || (family === AF_INET6 && length >= 24)
-    const hostListener = isInternet && isTcp(fd) ? options.listeners.get(address.readUInt16BE(2)) : undefined
+    const port = isInternet && isTcp(fd) ? address.readUInt16BE(2) : undefined
+    const hostListener = listeners.get(port ?? 0)
+    const isOwn = isInNetworkOf(fd, pid)
+    const bindInside = (): number => (isOwn ? bindCopy(fd, address) : -EPERM)
+    if (port === undefined) return bindInside()
     if (hostListener === undefined) {
-      if (isInternet && isTcp(fd)) options.onOtherPort?.(address.readUInt16BE(2))
-      return isInNetworkOf(fd, pid) ? bindCopy(fd, address) : -EPERM
+      onOtherPort?.(port)
+      return bindInside()
     }
+    const replace = (by: number, at: number): boolean =>
+      replaceDescriptor(listener, id, { fd: by, target: at, closeOnExec: isCloseOnExec(pid, at) })
+    const isHeld = isListener(hostListener, (at) => takeFrom(process, at))
+    if (family === AF_INET && replaced.holds(process, port, 6, isHeld)) return bindInside()
+    if (family === AF_INET6) replaced.giveBack(process, port, isHeld, replace)
     copyBlockingMode(fd, hostListener)
-    const closeOnExec = isCloseOnExec(pid, target)
-    return replaceDescriptor(listener, id, { fd: hostListener, target, closeOnExec }) ? 0 : -EBADF
+    if (!replace(hostListener, target)) return -EBADF
+    if (isOwn) replaced.add({ process, target, family: family === AF_INET ? 4 : 6, port, address }, fd)
+    return 0
   })
 }
 
-function onListen({ pid, args }: Notification, options: SuperviseOptions): number {
-  return withDescriptor(pid, toInt(args[0]), (fd) => {
-    for (const [port, hostListener] of options.listeners) {
+function onListen({ pid, args }: Notification, { listeners, replaced, onListening }: Supervised): number {
+  const [target, backlog] = [toInt(args[0]), toInt(args[1])]
+  const process = threadGroupOf(pid)
+  return withDescriptor(process, target, (fd) => {
+    for (const [port, hostListener] of listeners) {
       if (!isSameSocket(fd, hostListener)) continue
-      options.onListening(port)
+      replaced.listening(process, target, backlog)
+      onListening(port)
       return 0
     }
-    return isInNetworkOf(fd, pid) ? listenOn(fd, toInt(args[1])) : -EPERM
+    return isInNetworkOf(fd, pid) ? listenOn(fd, backlog) : -EPERM
   })
 }
 

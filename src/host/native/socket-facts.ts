@@ -1,5 +1,6 @@
 /** What a socket is, read from the socket itself: facts that its holder cannot change while we look. */
 import { closeSync, fstatSync, statSync } from 'node:fs'
+import { FaasError } from '../../values/errors.ts'
 import * as libc from './libc.ts'
 
 const SOL_SOCKET = 1
@@ -11,6 +12,7 @@ const AF_INET6 = 10
 const SIOCGSKNS = 0x894c
 const F_GETFL = 3
 const F_SETFL = 4
+const F_DUPFD_CLOEXEC = 1030
 const O_NONBLOCK = 0o4000
 
 const intOption = (fd: number, option: number): number | undefined => {
@@ -62,3 +64,10 @@ export const bindCopy = (fd: number, address: Buffer): number =>
 /** listen(2); 0, or the negative errno. */
 export const listenOn = (fd: number, backlog: number): number =>
   libc.listen(fd, backlog) < 0 ? -libc.errnoNumber() : 0
+
+/** A duplicate of a descriptor, which the caller closes. */
+export function duplicateFd(fd: number): number {
+  const duplicate = libc.fcntl(fd, F_DUPFD_CLOEXEC, 0)
+  if (duplicate < 0) throw new FaasError('SYSCALL_FAILED', `fcntl F_DUPFD_CLOEXEC: ${libc.lastErrno()}`)
+  return duplicate
+}
