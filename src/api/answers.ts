@@ -10,6 +10,7 @@ export const deployed = z.object({
   ip: z.string(),
   cmd: z.array(z.string()),
   contract: z.enum(['fd', 'listen']),
+  version: z.int().positive(),
   warnings: z.array(z.string()).optional(),
 })
 export type Deployed = z.infer<typeof deployed>
@@ -33,13 +34,11 @@ export const functionSummary = z.object({
 })
 export type FunctionSummary = z.infer<typeof functionSummary>
 
-/** `max_instances` is the limit of instances at one time; a connection waits `queue_ms` for one, then is reset. */
-export const functionDetail = functionSummary.extend({
-  name: z.string(),
-  url: z.string(),
-  updated: z.string(),
-  working_dir: z.string(),
-  user: z.string(),
+/**
+ * What a version was deployed with. `max_instances` is the limit of instances at one time; a connection waits
+ * `queue_ms` for one, then is reset. `health` is the path that must answer with 2xx before a version takes over.
+ */
+export const functionSettings = z.object({
   /** Names only: values may be secrets. */
   env: z.array(z.string()),
   limits: z.object({
@@ -58,9 +57,36 @@ export const functionDetail = functionSummary.extend({
   ports: z.array(z.object({ port: z.int(), target: z.int() })),
   max_instances: z.int(),
   min_instances: z.int(),
+  /** `fd`: how many instances wait ahead of connections. */
+  standby: z.union([z.int(), z.literal('demand')]),
+  reuse: z.boolean(),
   writable: z.boolean(),
+  health: z.string().nullable(),
+})
+export type FunctionSettings = z.infer<typeof functionSettings>
+
+export const functionDetail = functionSummary.extend({
+  name: z.string(),
+  url: z.string(),
+  version: z.int().positive(),
+  updated: z.string(),
+  working_dir: z.string(),
+  user: z.string(),
+  ...functionSettings.shape,
 })
 export type FunctionDetail = z.infer<typeof functionDetail>
+
+/** A version that can be rolled back to, or the current one. `rollback_of` is the version that it repeats. */
+export const functionVersion = functionSettings.extend({
+  version: z.int().positive(),
+  current: z.boolean(),
+  deployed: z.string(),
+  rollback_of: z.int().positive().nullable(),
+  image: z.string(),
+  cmd: z.array(z.string()),
+  contract: z.enum(['fd', 'listen']),
+})
+export type FunctionVersion = z.infer<typeof functionVersion>
 
 export const functionAddress = z.object({ name: z.string(), ip: z.string() })
 export type FunctionAddress = z.infer<typeof functionAddress>
@@ -69,6 +95,8 @@ export type FunctionAddress = z.infer<typeof functionAddress>
 export const functionStats = z.object({
   name: z.string(),
   instances: z.int().min(0),
+  /** Of these, the ones of the `fd` contract that wait for a connection. */
+  standbys: z.int().min(0),
   connections: z.object({
     accepted: z.int().min(0),
     passed: z.int().min(0),

@@ -17,6 +17,8 @@ export interface Operation {
   readonly query?: z.ZodObject
   /** A JSON body. */
   readonly body?: z.ZodObject
+  /** Without a body the call means the same as with `{}`. */
+  readonly bodyOptional?: true
   /** The body is a `docker save` stream of any content type; the name comes in the header X-Image-Name. */
   readonly archive?: true
   readonly answer: z.ZodType
@@ -32,6 +34,9 @@ const flag = z
   .optional()
 
 const maxTail = 100_000
+
+/** Checked where it is looked up (src/functions/rollback.ts). */
+const versionReference = z.string().min(1).max(80)
 
 export const operations = {
   deploy: {
@@ -91,6 +96,50 @@ export const operations = {
     summary: 'Everything about a function',
     answer: answers.functionDetail,
     errors: ['NAME_INVALID', 'FUNCTION_UNKNOWN'],
+  },
+  versions: {
+    method: 'GET',
+    path: '/api/functions/:name/versions',
+    tag: 'functions',
+    summary: 'The versions of a function that are kept, the current one first',
+    description:
+      'The last five, the current one among them. Numbers rise with each deploy and each rollback for as long as the ' +
+      'function exists.',
+    answer: z.array(answers.functionVersion),
+    errors: ['NAME_INVALID', 'FUNCTION_UNKNOWN'],
+  },
+  rollback: {
+    method: 'POST',
+    path: '/api/functions/:name/rollback',
+    tag: 'functions',
+    summary: 'Deploy an earlier version again',
+    description:
+      'As a deploy, without an upload: the version gets a new number, is proven while the current one serves, and then ' +
+      'takes over with its image, contract, ports and options as they were. Without a version it is the one before the ' +
+      'current. Answers as a deploy does.',
+    query: z.strictObject({
+      version: versionReference.optional().describe('As in the body, instead of it'),
+    }),
+    body: z.strictObject({
+      version: z
+        .union([z.int().positive().transform(String), versionReference])
+        .optional()
+        .describe("The version's number, or at least 6 of the first hex digits of its image's digest"),
+    }),
+    bodyOptional: true,
+    answer: answers.deployed,
+    errors: [
+      'NAME_INVALID',
+      'OPTION_INVALID',
+      'REQUEST_INVALID',
+      'FUNCTION_UNKNOWN',
+      'VERSION_UNKNOWN',
+      'FUNCTION_BUSY',
+      'FUNCTION_NOT_PROVEN',
+      'DISK_FULL',
+      'FIREWALL_NOT_IN_PLACE',
+      'DNS_TIMEOUT',
+    ],
   },
   remove: {
     method: 'DELETE',

@@ -84,7 +84,7 @@ export const deployQuery = z.strictObject({
     .optional()
     .describe('KEY=VALUE, once for each variable'),
   'connect-timeout': duration('From the start of an instance until it has connected to /control.sock'),
-  timeout: duration('The whole life of an instance that serves a request'),
+  timeout: duration('How long an instance may take for a connection'),
   'queue-timeout': duration('How long a connection waits while all instances are busy'),
   max: count('Instances at one time, at most', 10_000),
   min: quantity((text) => (/^\d{1,5}$/.test(text) ? Number(text) : undefined), {
@@ -101,12 +101,31 @@ export const deployQuery = z.strictObject({
     .union([port.transform((one) => [one]), z.array(port).max(maxPorts)])
     .optional()
     .describe('Where the image listens: PORT, called at port 80, or PUBLIC:PORT; once for each'),
+  standby: quantity((text) => (/^\d{1,5}$/.test(text) ? Number(text) : undefined), {
+    min: 0,
+    max: 10_000,
+    form: 'a whole number from 0 to 10000',
+    description:
+      'Contract fd: instances that wait ahead of connections, always; by demand, and none when idle, when left out',
+  }),
+  reuse: z
+    .enum(['true', 'false'])
+    .optional()
+    .describe('Contract fd: instances may ask for the next connection when they have answered'),
   pause: duration('Contract listen: how long without a connection until instances are frozen'),
-  idle: duration('Contract listen: how long frozen until instances are ended'),
+  idle: duration(
+    'Contract listen: how long frozen until instances are ended; fd: how long without a connection until those are ended that wait for one',
+  ),
   writable: z
     .enum(['true', 'false'])
     .optional()
     .describe('An ephemeral layer over the image that can be written'),
+  health: z
+    .string()
+    .max(1024)
+    .regex(/^\/[!-"$-~]*$/, 'expected a path such as /healthz, without spaces and #')
+    .optional()
+    .describe('A path that a new version must answer with 2xx before it takes over'),
 })
 
 /** Checked query parameters in the words of {@link DeployOptions}. */
@@ -131,7 +150,10 @@ export function toDeployOptions(query: z.output<typeof deployQuery>): DeployOpti
     ports: query.port,
     maxInstances: query.max,
     minInstances: query.min,
+    standby: query.standby,
+    reuse: query.reuse === undefined ? undefined : query.reuse === 'true',
     writable: query.writable === undefined ? undefined : query.writable === 'true',
+    health: query.health,
   })
 }
 

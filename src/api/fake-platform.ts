@@ -1,7 +1,7 @@
 /** A Platform for tests: functions and devices in memory; the archive is only counted. Replace any method by `overrides`. */
 import { FaasError } from '../values/errors.ts'
 import { type FunctionName, type PeerName, parseFunctionName } from '../values/names.ts'
-import type { FunctionSummary, LogLine, PeerEntry } from './answers.ts'
+import type { FunctionSettings, FunctionSummary, LogLine, PeerEntry } from './answers.ts'
 import type { DeployOptions, Platform } from './platform.ts'
 
 export interface FakePlatform extends Platform {
@@ -15,6 +15,7 @@ export function createFakePlatform(overrides: Partial<Platform> = {}): FakePlatf
   const peers = new Map<PeerName, PeerEntry>()
   const received = new Map<FunctionName, number>()
   const options = new Map<FunctionName, DeployOptions>()
+  const versions = new Map<FunctionName, number>()
 
   const find = (name: FunctionName): FunctionSummary => {
     const found = functions.get(name)
@@ -47,8 +48,33 @@ export function createFakePlatform(overrides: Partial<Platform> = {}): FakePlatf
         instances: 0,
         state: 'idle',
       })
+      const version = (versions.get(name) ?? 0) + 1
+      versions.set(name, version)
       // Not the order of the guide: the route puts it right.
-      return { contract: 'fd', cmd, ip, name, warnings: [] }
+      return { version, contract: 'fd', cmd, ip, name, warnings: [] }
+    },
+    async rollback(name, reference) {
+      const { ip, cmd } = find(name)
+      const last = versions.get(name) ?? 1
+      const wanted = Number(reference ?? last - 1)
+      if (wanted < 1 || wanted > last)
+        throw new FaasError('VERSION_UNKNOWN', `${name} has no version ${wanted}`)
+      versions.set(name, last + 1)
+      return { name, ip, cmd, contract: 'fd', version: last + 1 }
+    },
+    async versions(name) {
+      const { image, cmd, contract } = find(name)
+      const last = versions.get(name) ?? 1
+      return Array.from({ length: last }, (_, index) => ({
+        ...settings,
+        version: last - index,
+        current: index === 0,
+        deployed: '2026-01-01T00:00:00.000Z',
+        rollback_of: null,
+        image,
+        cmd,
+        contract,
+      }))
     },
 
     list: async () => functions,
@@ -66,13 +92,8 @@ export function createFakePlatform(overrides: Partial<Platform> = {}): FakePlatf
         updated: '2026-01-01T00:00:00.000Z',
         working_dir: '/',
         user: '0:0',
-        env: ['PATH'],
-        limits: { memory_bytes: 536_870_912, cpu_millis: 1000, pids: 128, tmp_bytes: 67_108_864 },
-        timeouts: { connect_ms: 5000, total_ms: 30_000, queue_ms: 5000, pause_ms: 2000, idle_ms: 60_000 },
-        ports: [{ port: 80, target: 8080 }],
-        max_instances: 64,
-        min_instances: 0,
-        writable: false,
+        version: versions.get(name) ?? 1,
+        ...settings,
       }
     },
     async logs(name, { follow, tail }, signal) {
@@ -93,7 +114,7 @@ export function createFakePlatform(overrides: Partial<Platform> = {}): FakePlatf
     async stats(name) {
       find(name)
       const connections = { accepted: 3, passed: 2, refused: 1, failed: 0 }
-      return { name, instances: 0, connections, memory_bytes: null, cpu_ms: null }
+      return { name, instances: 0, standbys: 0, connections, memory_bytes: null, cpu_ms: null }
     },
 
     vpn: {
@@ -118,6 +139,19 @@ export function createFakePlatform(overrides: Partial<Platform> = {}): FakePlatf
     metrics: async () => '# TYPE faasd_up gauge\nfaasd_up 1\n',
     ...overrides,
   }
+}
+
+const settings: FunctionSettings = {
+  env: ['PATH'],
+  limits: { memory_bytes: 536_870_912, cpu_millis: 1000, pids: 128, tmp_bytes: 67_108_864 },
+  timeouts: { connect_ms: 5000, total_ms: 30_000, queue_ms: 5000, pause_ms: 2000, idle_ms: 60_000 },
+  ports: [{ port: 80, target: 8080 }],
+  max_instances: 64,
+  min_instances: 0,
+  writable: false,
+  standby: 'demand',
+  reuse: false,
+  health: null,
 }
 
 export const testName = (text: string): FunctionName => parseFunctionName(text)

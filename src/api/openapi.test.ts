@@ -19,7 +19,7 @@ test('renderOpenApi() has every call of the contract, with its parameters, body 
   }
   const deploy = document.paths['/api/new']?.['post']
   const parameters = deploy?.parameters.map(({ name, in: where }) => `${where} ${name}`)
-  for (const one of ['header X-Image-Name', 'query memory', 'query max-instances'])
+  for (const one of ['header X-Image-Name', 'query memory', 'query max', 'query health'])
     assert.ok(parameters?.includes(one), one)
   assert.ok(deploy?.requestBody)
   const remove = document.paths['/api/functions/{name}']?.['delete']

@@ -81,7 +81,7 @@ function renderRequestBody(operation: Operation): Record<string, unknown> {
   if (!operation.body) return {}
   return {
     requestBody: {
-      required: true,
+      required: operation.bodyOptional !== true,
       content: { 'application/json': { schema: toSchema(operation.body, 'input') } },
     },
   }

@@ -9,6 +9,7 @@ import type {
   FunctionDetail,
   FunctionStats,
   FunctionSummary,
+  FunctionVersion,
   Health,
   LogLine,
   PeerCreated,
@@ -34,12 +35,13 @@ export interface DeployOptions {
   readonly timeouts?: {
     /** From the start of an instance until it has connected to /control.sock. */
     readonly connectMs?: number
-    /** The whole life of a request's instance. */
+    /** How long an instance may take for a connection. */
     readonly totalMs?: number
     /** How long a connection waits while all instances are busy, before it is reset. */
     readonly queueMs?: number
-    /** `listen`: how long without a connection until instances are frozen, and then until they are ended. */
+    /** `listen`: how long without a connection until instances are frozen. */
     readonly pauseMs?: number
+    /** And then until they are ended; `fd`: how long without a connection until those are ended that wait for one. */
     readonly idleMs?: number
   }
   /** How the image gets its requests; found out where it is left out. */
@@ -49,8 +51,14 @@ export interface DeployOptions {
   /** How many instances may run at one time, and how many are kept when nobody calls. */
   readonly maxInstances?: number
   readonly minInstances?: number
+  /** `fd`: how many wait ahead of connections, always; by demand where it is left out. */
+  readonly standby?: number
+  /** `fd`: instances may ask for the next connection when they have answered. */
+  readonly reuse?: boolean
   /** An ephemeral layer over the image that can be written. */
   readonly writable?: boolean
+  /** A path that a new version must answer with 2xx before it takes over. */
+  readonly health?: string
 }
 
 export interface Platform {
@@ -70,7 +78,13 @@ export interface Platform {
   ): Promise<Deployed>
 
   list(): Promise<ReadonlyMap<FunctionName, FunctionSummary>>
-  /** Throws FUNCTION_UNKNOWN, as do the five below. */
+  /**
+   * Deploys an earlier version again, the one before the current where none is named; `signal` as in a deploy. Throws
+   * FUNCTION_UNKNOWN, as do those below; VERSION_UNKNOWN, OPTION_INVALID.
+   */
+  rollback(name: FunctionName, version: string | undefined, signal: AbortSignal): Promise<Deployed>
+  /** The current version first. */
+  versions(name: FunctionName): Promise<readonly FunctionVersion[]>
   describe(name: FunctionName): Promise<FunctionDetail>
   address(name: FunctionName): Promise<FunctionAddress>
   /** Answers the address that was freed. */

@@ -39,7 +39,7 @@ test("POST /api/new takes what curl --data-binary sends and answers in the guide
   assert.equal(response.statusCode, 200)
   assert.equal(
     response.body,
-    '{"name":"fibonacci","ip":"fd00:faa5:1::a","cmd":["python3","/app/handler.py"]}\n',
+    '{"name":"fibonacci","ip":"fd00:faa5:1::a","cmd":["python3","/app/handler.py"],"contract":"fd","version":1}\n',
   )
   assert.equal(platform.received.get(testName('fibonacci')), 'archive'.length)
   const list = await app.inject('/api/list')
@@ -77,7 +77,15 @@ test('POST /api/new streams its steps and the result as lines of JSON when asked
     .map((line) => JSON.parse(line) as unknown)
   assert.deepEqual(lines, [
     { step: 'receive', message: 'reading the archive' },
-    { result: { name: 'one', ip: 'fd00:faa5:1::a', cmd: ['python3', '/app/handler.py'] } },
+    {
+      result: {
+        name: 'one',
+        ip: 'fd00:faa5:1::a',
+        cmd: ['python3', '/app/handler.py'],
+        contract: 'fd',
+        version: 1,
+      },
+    },
   ])
 })
 
@@ -96,10 +104,55 @@ test('POST /api/new ends its lines of JSON with the error when it fails after th
   assert.deepEqual(reported, ['RUNTIME_FAILED'])
 })
 
+test('a rollback takes its version from the body, the query or neither, and not from both', async (context) => {
+  const asked: unknown[] = []
+  const { app, deploy, codeOf } = await start(context, {
+    async rollback(name, version) {
+      asked.push(version)
+      return { warnings: [], version: 3, contract: 'listen', cmd: [], ip: '::', name }
+    },
+  })
+  await deploy('one')
+  const url = '/api/functions/one/rollback'
+  const json = { 'content-type': 'application/json' }
+  for (const request of [
+    { url },
+    { url: `${url}?version=2` },
+    { url, headers: json, payload: '{}' },
+    { url, headers: json, payload: '{"version":2}' },
+    { url: `${url}?version=2`, headers: json, payload: '{"version":"2"}' },
+    { url, headers: json, payload: '{"version":"sha256:abcdef"}' },
+  ]) {
+    const response = await app.inject({ method: 'POST', ...request })
+    assert.equal(response.body, '{"name":"one","ip":"::","cmd":[],"contract":"listen","version":3}\n')
+  }
+  assert.deepEqual(asked, [undefined, '2', undefined, '2', '2', 'sha256:abcdef'])
+  for (const [request, code] of [
+    [{ url: `${url}?version=1`, headers: json, payload: '{"version":2}' }, '400 REQUEST_INVALID'],
+    [{ url, headers: json, payload: '{"version":-1}' }, '400 REQUEST_INVALID'],
+    [{ url, headers: json, payload: '{"versoin":1}' }, '400 REQUEST_INVALID'],
+    [{ url: `${url}?versoin=1` }, '400 OPTION_INVALID'],
+    [{ url: '/api/functions/../rollback' }, '404 NOT_FOUND'],
+    [{ url: '/api/functions/Bad/rollback' }, '400 NAME_INVALID'],
+  ] as const) {
+    assert.equal(await codeOf({ method: 'POST', ...request }), code)
+  }
+  assert.equal(asked.length, 6)
+})
+
+test('--health is a path, checked at the door', async (context) => {
+  const { deploy, platform } = await start(context)
+  for (const path of ['healthz', '', '/a b', '/a#b', '/a\r\nX: y', '/\u00e9', `/${'a'.repeat(2000)}`]) {
+    const response = await deploy('one', `/api/new?health=${encodeURIComponent(path)}`)
+    assert.equal(response.json<{ error: { code: string } }>().error.code, 'OPTION_INVALID', path)
+  }
+  assert.equal(platform.received.size, 0)
+})
+
 test('POST /api/new hands checked options to the platform', async (context) => {
   const { deploy, platform } = await start(context)
   const query =
-    'image=app%3A2&memory=256Mi&cpu=500m&pids=64&tmp=8Mi&env=A%3D1&env=__proto__%3Dx%3Dy&connect-timeout=2s&timeout=1m&queue-timeout=500ms&max-instances=3'
+    'image=app%3A2&memory=256Mi&cpu=500m&pids=64&tmp=8Mi&env=A%3D1&env=__proto__%3Dx%3Dy&connect-timeout=2s&timeout=1m&queue-timeout=500ms&max=3&health=%2Fhealthz%3Ffull%3D1'
   assert.equal((await deploy('one', `/api/new?${query}`)).statusCode, 200)
   const options = platform.options.get(testName('one'))
   assert.deepEqual(Object.entries(options?.env ?? {}), [
@@ -114,6 +167,7 @@ test('POST /api/new hands checked options to the platform', async (context) => {
       env: undefined,
       timeouts: { connectMs: 2000, totalMs: 60_000, queueMs: 500 },
       maxInstances: 3,
+      health: '/healthz?full=1',
     },
   )
 })

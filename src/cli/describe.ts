@@ -24,6 +24,7 @@ function renderDetail(detail: FunctionDetail, { connections, memory_bytes, cpu_m
     ['url', detail.url],
     ['state', `${detail.state}, ${detail.instances} of at most ${detail.max_instances} instances`],
     ['contract', detail.contract],
+    ['version', String(detail.version)],
     ['image', detail.image],
     ['rootfs', detail.rootfs],
     ['command', renderArgv(detail.cmd)],
@@ -38,6 +39,7 @@ function renderDetail(detail: FunctionDetail, { connections, memory_bytes, cpu_m
       'time limits',
       `connect ${timeouts.connect_ms} ms, total ${timeouts.total_ms} ms, queue ${timeouts.queue_ms} ms`,
     ],
+    ...(detail.health === null ? [] : [['health', detail.health] as const]),
     ['created', detail.created],
     ['updated', detail.updated],
     [

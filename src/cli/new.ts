@@ -1,6 +1,6 @@
 /** `faas new NAME [FILE|IMAGE]`: deploys an image. */
 import { Command } from 'commander'
-import type { Progress } from '../api/answers.ts'
+import type { Deployed, Progress } from '../api/answers.ts'
 import { parseFunctionName } from '../values/names.ts'
 import { openArchive } from './archive.ts'
 import { type CliContext, isJson, printNote, printResult } from './context.ts'
@@ -19,11 +19,14 @@ interface NewOptions {
   queueTimeout?: string
   max?: string
   min?: string
+  standby?: string
+  reuse?: boolean
   contract?: string
   port?: string[]
   pause?: string
   idle?: string
   writable?: boolean
+  health?: string
 }
 
 const repeated = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value]
@@ -46,15 +49,18 @@ export function newCommand(context: CliContext): Command {
       '--connect-timeout <time>',
       'how long an instance may take to connect to /control.sock, such as 5s',
     )
-    .option('--timeout <time>', 'how long an instance may live, such as 30s')
+    .option('--timeout <time>', 'how long an instance may take for a connection, such as 30s')
     .option('--queue-timeout <time>', 'how long a connection waits while all instances are busy')
     .option('--max <count>', 'instances at one time, at most')
     .option('--min <count>', 'instances that are kept, frozen, when nobody calls')
+    .option('--standby <count>', 'fd: instances that wait ahead of connections; by demand when left out')
+    .option('--reuse', 'fd: instances may ask for the next connection when they have answered')
     .option('--contract <name>', 'how the image gets its requests, fd or listen; found out when left out')
     .option('--port <port>', 'where the image listens: PORT, or PUBLIC:PORT; may be repeated', repeated)
     .option('--pause <time>', 'listen: how long without a connection until instances are frozen')
-    .option('--idle <time>', 'listen: how long frozen until instances are ended')
+    .option('--idle <time>', 'how long without a connection until frozen (fd: waiting) instances are ended')
     .option('--writable', 'an ephemeral layer over the image that can be written')
+    .option('--health <path>', 'a path that a new version must answer with 2xx before it takes over')
   return command.action(async (nameText: string, source: string | undefined, options: NewOptions) => {
     const name = parseFunctionName(nameText)
     const archive = await openArchive(source, context)
@@ -67,18 +73,24 @@ export function newCommand(context: CliContext): Command {
         signal: context.signal,
       })
       .finally(() => meter.end())
-    for (const warning of deployed.warnings ?? []) printNote(context, `warning: ${warning}`)
-    const answer = { ...deployed, url: `http://${deployed.name}.faas/` }
-    printResult(context, command, answer, () =>
-      renderPairs([
-        ['name', answer.name],
-        ['address', answer.ip],
-        ['url', answer.url],
-        ['contract', answer.contract],
-        ['command', renderArgv(answer.cmd)],
-      ]),
-    )
+    printDeployed(context, command, deployed)
   })
+}
+
+/** What a deploy or a rollback has put in place. */
+export function printDeployed(context: CliContext, command: Command, deployed: Deployed): void {
+  for (const warning of deployed.warnings ?? []) printNote(context, `warning: ${warning}`)
+  const answer = { ...deployed, url: `http://${deployed.name}.faas/` }
+  printResult(context, command, answer, () =>
+    renderPairs([
+      ['name', answer.name],
+      ['address', answer.ip],
+      ['url', answer.url],
+      ['contract', answer.contract],
+      ['version', String(answer.version)],
+      ['command', renderArgv(answer.cmd)],
+    ]),
+  )
 }
 
 const toQuery = (options: NewOptions) => ({
@@ -93,9 +105,12 @@ const toQuery = (options: NewOptions) => ({
   'queue-timeout': options.queueTimeout,
   max: options.max,
   min: options.min,
+  standby: options.standby,
+  reuse: options.reuse ? 'true' : undefined,
   contract: options.contract,
   port: options.port,
   pause: options.pause,
   idle: options.idle,
   writable: options.writable ? 'true' : undefined,
+  health: options.health,
 })

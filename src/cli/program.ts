@@ -10,8 +10,10 @@ import { ipCommand, listCommand } from './list.ts'
 import { logsCommand } from './logs.ts'
 import { newCommand } from './new.ts'
 import { removeCommand } from './remove.ts'
+import { rollbackCommand } from './rollback.ts'
 import { statusCommand } from './status.ts'
 import { versionCommand } from './version.ts'
+import { versionsCommand } from './versions.ts'
 
 export interface ProgramDeps {
   readonly context: CliContext
@@ -36,6 +38,8 @@ export function createProgram({ context, createTransport, more }: ProgramDeps): 
     ipCommand(context),
     describeCommand(context),
     logsCommand(context),
+    versionsCommand(context),
+    rollbackCommand(context),
     removeCommand(context),
     ...more,
     versionCommand(context),

@@ -25,7 +25,7 @@ test('faas new deploys standard input, and prints name, address, url and command
   assert.equal(code, 0)
   assert.equal(
     stdout,
-    'name     one\naddress  fd00:faa5:1::a\nurl      http://one.faas/\ncommand  python3 /app/handler.py\n',
+    'name      one\naddress   fd00:faa5:1::a\nurl       http://one.faas/\ncontract  fd\nversion   1\ncommand   python3 /app/handler.py\n',
   )
   assert.equal(stderr, 'receive: reading the archive\n')
   assert.equal(platform.received.get(testName('one')), 7)
@@ -44,8 +44,10 @@ test('faas new deploys a file with options, and shows the upload on a terminal',
     'A=1',
     '--env',
     'B=2',
-    '--max-instances',
+    '--max',
     '2',
+    '--health',
+    '/healthz',
     '--timeout',
     '9s',
   ]
@@ -58,13 +60,21 @@ test('faas new deploys a file with options, and shows the upload on a terminal',
     env: { A: '1', B: '2' },
     timeouts: { totalMs: 9000 },
     maxInstances: 2,
+    health: '/healthz',
   })
 })
 
 test('faas new --json prints one JSON object and no progress', async (context) => {
   const { host } = await serveFake(context)
   const { stdout, stderr } = await run(['new', 'one', '--json'], { host, stdin: 'archive' })
-  assert.deepEqual(Object.keys(JSON.parse(stdout) as object), ['name', 'ip', 'cmd', 'url'])
+  assert.deepEqual(Object.keys(JSON.parse(stdout) as object), [
+    'name',
+    'ip',
+    'cmd',
+    'contract',
+    'version',
+    'url',
+  ])
   assert.equal(stderr, '')
 })
 
@@ -101,6 +111,23 @@ test('faas new says when the function is busy, before anything is sent', async (
   const { code, stderr } = await run(['new', 'one'], { host, stdin: 'x'.repeat(1_000_000) })
   assert.equal(code, 1)
   assert.equal(stderr, 'error: one is being deployed (FUNCTION_BUSY)\nhint: wait\n')
+})
+
+test('faas versions lists what is kept, and faas rollback deploys one of it again', async (context) => {
+  const { host } = await serveFake(context)
+  await run(['new', 'one'], { host, stdin: 'x' })
+  assert.equal((await run(['rollback', 'one'], { host })).code, 3)
+  await run(['new', 'one'], { host, stdin: 'x' })
+  assert.match((await run(['rollback', 'one'], { host })).stdout, /^version +3$/m)
+  assert.match((await run(['rollback', 'one', '1'], { host })).stdout, /^version +4$/m)
+  const { stdout } = await run(['versions', 'one'], { host })
+  assert.match(stdout, /^VERSION +IMAGE +CONTRACT/)
+  assert.match(stdout, /^4 +0{12} +fd +\S+ +current +python3/m)
+  const versions = JSON.parse((await run(['versions', 'one', '--json'], { host })).stdout) as object[]
+  assert.equal(versions.length, 4)
+  const unknown = await run(['rollback', 'one', '9'], { host })
+  assert.equal(unknown.code, 3)
+  assert.match(unknown.stderr, /\(VERSION_UNKNOWN\)/)
 })
 
 test('faas ip prints the address alone', async (context) => {

@@ -19,6 +19,8 @@ export interface Config {
   readonly cgroupParent: string
   /** `FAAS_UPSTREAMS`: name servers for other names, separated by spaces; the guide's two by default. */
   readonly upstreams: readonly string[] | undefined
+  /** `FAASD_FP`: failpoints (src/host/failpoints.ts), or `@FILE` with them in a file; for tests. */
+  readonly failpoints: string | undefined
 }
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -43,6 +45,7 @@ export function readConfig(environment: Environment): Config {
     runtime,
     cgroupParent: get('FAAS_CGROUP_PARENT') ?? 'faasd',
     upstreams: get('FAAS_UPSTREAMS')?.split(/\s+/),
+    failpoints: get('FAASD_FP'),
   }
 }
 

@@ -7,12 +7,15 @@ import { join } from 'node:path'
 import { listenApi } from '../api/listen.ts'
 import { createFindUser, findFaasGroup } from '../api/local-users.ts'
 import { createApi } from '../api/server.ts'
-import { createDeploy, createNameLocks } from '../functions/deploy.ts'
+import { createDeploy } from '../functions/deploy.ts'
 import { createReconciler } from '../functions/execute.ts'
 import { openRegistry } from '../functions/registry.ts'
+import { createNameLocks, createRelease } from '../functions/release.ts'
 import { createRemove } from '../functions/remove.ts'
+import { createRollback } from '../functions/rollback.ts'
 import type { Clock } from '../host/clock.ts'
 import type { Exec } from '../host/exec.ts'
+import { readFailpoints } from '../host/failpoints.ts'
 import { acquireLock } from '../host/lock.ts'
 import { socketOwner } from '../host/native/netlink.ts'
 import { createPoller } from '../host/native/poller.ts'
@@ -86,8 +89,9 @@ export async function startDaemon({
   const poller = starting.use(
     createPoller({ onError: (error) => log.error('daemon', `a callback failed: ${String(error)}`) }),
   )
-  const registry = await openRegistry({ root, log })
-  const images = await createImageStore({ root, exec })
+  const reach = readFailpoints(config.failpoints)
+  const registry = await openRegistry({ root, log, reach })
+  const images = await createImageStore({ root, exec, reach })
   const bundleHost = await detectBundleHost()
   const cgroups = createCgroups({ facts: bundleHost.cgroups, parent: cgroupParent })
   const runtime = await chooseRuntime(config.runtime, {
@@ -124,7 +128,16 @@ export async function startDaemon({
   const names = createNameProbe({ clock })
   const zone = createZoneFile({ path: paths.zone, servedSerial: () => names.servedSerial() })
   const links = createLinks({ exec })
-  const reconciler = createReconciler({ registry, images, serving: requests, firewall, links, zone, log })
+  const reconciler = createReconciler({
+    registry,
+    images,
+    serving: requests,
+    firewall,
+    links,
+    zone,
+    log,
+    reach,
+  })
 
   const wireguard = createWireguard({ exec })
   const serverPublicKey = parsePublicKey((await ensureServerFiles()).publicKey)
@@ -164,15 +177,17 @@ export async function startDaemon({
 
   starting.use(startJoinService({ address: serverAddress, port: joinPort, network: peers, report }))
   const locks = createNameLocks()
-  const functions = { registry, images, serving: requests, reconciler, names, clock, locks }
+  const functions = { registry, images, serving: requests, reconciler, names, clock, reach }
+  const changes = { ...functions, locks, release: createRelease(functions) }
   const platform = createPlatform({
     version,
     root,
     registry,
     images,
     requests,
-    deploy: createDeploy(functions),
-    remove: createRemove(functions),
+    deploy: createDeploy(changes),
+    rollback: createRollback(changes),
+    remove: createRemove(changes),
     peers,
     logs,
     metrics,

@@ -1,18 +1,24 @@
 /** The {@link Platform} that the API stands on: every call in the words of the rooms that do the work. */
 
 import { join } from 'node:path'
-import type { FunctionDetail, FunctionSummary, LogLine } from '../api/answers.ts'
+import type { FunctionDetail, FunctionSettings, FunctionSummary, LogLine } from '../api/answers.ts'
 import type { DeployOptions, Platform } from '../api/platform.ts'
-import { type Deploy, type NameLocks } from '../functions/deploy.ts'
+import type { Deploy } from '../functions/deploy.ts'
 import {
   commandOf,
   defaultMaxInstances,
   defaultTimeouts,
   type FunctionOptions,
   type FunctionRecord,
+  type FunctionVersion,
+  idleMsOf,
+  versionsOf,
 } from '../functions/function.ts'
 import type { Registry } from '../functions/registry.ts'
+import type { Deployed } from '../functions/release.ts'
 import { type Remove, recordOf } from '../functions/remove.ts'
+import { parseVersionReference, type Rollback } from '../functions/rollback.ts'
+import type { ImageConfig } from '../images/image.ts'
 import type { ImageStore } from '../images/store.ts'
 import type { PeerNetwork } from '../peers/network.ts'
 import type { Requests } from '../requests/requests.ts'
@@ -31,6 +37,7 @@ export interface PlatformDeps {
   readonly images: ImageStore
   readonly requests: Requests
   readonly deploy: Deploy
+  readonly rollback: Rollback
   readonly remove: Remove
   readonly peers: PeerNetwork
   readonly logs: FunctionLogs
@@ -62,7 +69,7 @@ export function createPlatform(deps: PlatformDeps): Platform {
     version: deps.version,
 
     async deploy(name, body, options, signal, onProgress) {
-      const { ip, cmd, contract, warnings } = await deps.deploy({
+      const deployed = await deps.deploy({
         name,
         body,
         options: toFunctionOptions(options),
@@ -72,13 +79,30 @@ export function createPlatform(deps: PlatformDeps): Platform {
         ...(options.contract === undefined ? {} : { contract: options.contract }),
         ...(options.ports === undefined ? {} : { ports: options.ports }),
       })
-      return {
-        name,
-        ip,
-        cmd: [...cmd],
-        contract,
-        ...(warnings.length === 0 ? {} : { warnings: [...warnings] }),
-      }
+      return toAnswer(deployed)
+    },
+
+    async rollback(name, version, signal) {
+      const reference = version === undefined ? undefined : parseVersionReference(version)
+      return toAnswer(await deps.rollback(name, reference, { signal, onProgress: () => {} }))
+    },
+
+    async versions(name) {
+      const record = recordOf(registry, name)
+      const versions = versionsOf(record).map(async (version) => {
+        const image = await deps.images.load(version.image).catch(() => undefined)
+        return {
+          version: version.version,
+          current: version.version === record.version,
+          deployed: version.deployed,
+          rollback_of: version.rollbackOf ?? null,
+          image: version.image,
+          cmd: image ? [...commandOf(image.config)] : [],
+          contract: version.contract,
+          ...settingsOf(version, image?.config),
+        }
+      })
+      return Promise.all(versions)
     },
 
     async list() {
@@ -90,33 +114,16 @@ export function createPlatform(deps: PlatformDeps): Platform {
 
     async describe(name): Promise<FunctionDetail> {
       const record = recordOf(registry, name)
-      const { limits, timeouts, maxInstances, minInstances, writable, env } = record.options
       const { config } = await deps.images.load(record.image)
       return {
         ...(await summarize(name, record)),
         name,
         url: `http://${name}.faas/`,
-        updated: record.updated,
+        version: record.version,
+        updated: record.deployed,
         working_dir: config.workingDir || '/',
         user: config.user || '0',
-        env: [...config.env, ...env].map((variable) => variable.slice(0, variable.indexOf('='))),
-        limits: {
-          memory_bytes: limits.memoryBytes,
-          cpu_millis: limits.cpuMillis,
-          pids: limits.pids,
-          tmp_bytes: limits.tmpBytes,
-        },
-        timeouts: {
-          connect_ms: timeouts.connectMs,
-          total_ms: timeouts.totalMs,
-          queue_ms: timeouts.queueMs,
-          pause_ms: timeouts.pauseMs,
-          idle_ms: timeouts.idleMs,
-        },
-        ports: [...record.ports],
-        max_instances: maxInstances,
-        min_instances: minInstances,
-        writable,
+        ...settingsOf(record, config),
       }
     },
 
@@ -135,11 +142,12 @@ export function createPlatform(deps: PlatformDeps): Platform {
 
     async stats(name) {
       recordOf(registry, name)
-      const { accepted, passed, refused, failed, instances, ids } = requests.stats(name) ?? noStats
+      const { accepted, passed, refused, failed, instances, standbys, ids } = requests.stats(name) ?? noStats
       const usages = await Promise.all(ids.map(deps.usageOf))
       return {
         name,
         instances,
+        standbys,
         connections: { accepted, passed, refused, failed },
         memory_bytes: usages.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0),
         cpu_ms: Math.round(usages.reduce((sum, { cpuMs }) => sum + cpuMs, 0)),
@@ -161,7 +169,53 @@ export function createPlatform(deps: PlatformDeps): Platform {
   }
 }
 
-const noStats = { accepted: 0, passed: 0, refused: 0, failed: 0, instances: 0, ids: [] as readonly string[] }
+const toAnswer = ({ cmd, warnings, ...rest }: Deployed) => ({
+  ...rest,
+  cmd: [...cmd],
+  ...(warnings.length === 0 ? {} : { warnings: [...warnings] }),
+})
+
+/** Of variables only the names; those of the image are missing where it cannot be read. */
+function settingsOf(version: FunctionVersion, config: ImageConfig | undefined): FunctionSettings {
+  const { options, ports } = version
+  const { limits, timeouts, maxInstances, minInstances, standby, reuse, writable, health, env } = options
+  const variables = [...(config?.env ?? []), ...env].map((variable) =>
+    variable.slice(0, variable.indexOf('=')),
+  )
+  return {
+    env: [...new Set(variables)],
+    limits: {
+      memory_bytes: limits.memoryBytes,
+      cpu_millis: limits.cpuMillis,
+      pids: limits.pids,
+      tmp_bytes: limits.tmpBytes,
+    },
+    timeouts: {
+      connect_ms: timeouts.connectMs,
+      total_ms: timeouts.totalMs,
+      queue_ms: timeouts.queueMs,
+      pause_ms: timeouts.pauseMs,
+      idle_ms: idleMsOf(version),
+    },
+    ports: [...ports],
+    max_instances: maxInstances,
+    min_instances: minInstances,
+    standby: standby ?? 'demand',
+    reuse: reuse ?? false,
+    writable,
+    health: health ?? null,
+  }
+}
+
+const noStats = {
+  accepted: 0,
+  passed: 0,
+  refused: 0,
+  failed: 0,
+  instances: 0,
+  standbys: 0,
+  ids: [] as readonly string[],
+}
 
 function stateOf(stats: ReturnType<Requests['stats']>): FunctionSummary['state'] {
   if (!stats) return 'starting'
@@ -176,7 +230,10 @@ function toFunctionOptions({
   timeouts,
   maxInstances,
   minInstances,
+  standby,
+  reuse,
   writable,
+  health,
   env,
 }: DeployOptions): FunctionOptions {
   return {
@@ -184,7 +241,10 @@ function toFunctionOptions({
     timeouts: { ...defaultTimeouts, ...timeouts },
     maxInstances: maxInstances ?? defaultMaxInstances[contract ?? 'fd'],
     minInstances: minInstances ?? 0,
+    ...(standby === undefined ? {} : { standby }),
+    ...(reuse === undefined ? {} : { reuse }),
     writable: writable ?? false,
+    ...(health === undefined ? {} : { health }),
     env: Object.entries(env ?? {}).map(([key, value]) => `${key}=${value}`),
   }
 }

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { digestOfHex } from '../values/digest.ts'
 import { parseIpv6 } from '../values/ipv6.ts'
 import { parseFunctionName } from '../values/names.ts'
-import { defaultTimeouts, type FunctionRecord } from './function.ts'
+import { defaultTimeouts, type FunctionRecord, versionIdOf } from './function.ts'
 import { planReconcile, type Step } from './plan.ts'
 import type { RegistryContent } from './registry.ts'
 
@@ -19,7 +19,9 @@ const record = (image = one, at = address): FunctionRecord => ({
   contract: 'fd',
   image,
   created: '2026-01-01T00:00:00.000Z',
-  updated: '2026-01-01T00:00:00.000Z',
+  version: image === one ? 1 : 2,
+  deployed: '2026-01-01T00:00:00.000Z',
+  previous: [],
   options: {
     limits: { memoryBytes: 1, cpuMillis: 1, pids: 1, tmpBytes: 1 },
     timeouts: defaultTimeouts,
@@ -33,7 +35,11 @@ const content = (...functions: [typeof a, FunctionRecord][]): RegistryContent =>
   functions: new Map(functions),
   resting: [],
 })
-const servedAs = (image: typeof one) => ({ address, ports: [{ port: 80, target: 8080 }], image })
+const servedAs = (image: typeof one) => ({
+  address,
+  ports: [{ port: 80, target: 8080 }],
+  versionId: versionIdOf({ version: image === one ? 1 : 2, image }),
+})
 const kinds = (steps: readonly Step[]): string[] => steps.map(({ kind }) => kind)
 
 test('planReconcile() of a first start puts the filter before addresses, listeners and names', () => {

@@ -6,17 +6,16 @@
 
 import type { ZoneRecord } from '../net/dns.ts'
 import type { ListenerAddress } from '../net/firewall.ts'
-import type { Digest } from '../values/digest.ts'
 import type { Ipv6 } from '../values/ipv6.ts'
 import type { FunctionName } from '../values/names.ts'
-import type { PortMapping } from './function.ts'
+import { type PortMapping, type VersionId, versionIdOf } from './function.ts'
 import type { RegistryContent } from './registry.ts'
 
 /** A function that accepts connections now. */
 export interface Served {
   readonly address: Ipv6
   readonly ports: readonly PortMapping[]
-  readonly image: Digest
+  readonly versionId: VersionId
 }
 
 export interface Observed {
@@ -75,8 +74,8 @@ export function planReconcile(content: RegistryContent, observed: Observed): rea
     if (missing.length > 0) steps.push({ kind: 'openFilter', listeners: missing })
   }
   steps.push({ kind: 'setAddresses', addresses: [...new Set(listeners.map(({ address }) => address))] })
-  for (const [name, { image }] of functions) {
-    if (observed.served.get(name)?.image !== image) steps.push({ kind: 'serve', name })
+  for (const [name, record] of functions) {
+    if (observed.served.get(name)?.versionId !== versionIdOf(record)) steps.push({ kind: 'serve', name })
   }
   steps.push({ kind: 'writeZone', records: functions.map(([name, { address }]) => [name, address]) })
   for (const [name] of going) steps.push({ kind: 'stopServing', name })

@@ -18,7 +18,9 @@ const record = (last: string): FunctionRecord => ({
   contract: 'fd',
   image: digestOfHex('ab'.repeat(32)),
   created: '2026-01-01T00:00:00.000Z',
-  updated: '2026-01-01T00:00:00.000Z',
+  version: 3,
+  deployed: '2026-01-02T00:00:00.000Z',
+  previous: [],
   options: {
     limits: { memoryBytes: 1, cpuMillis: 2, pids: 3, tmpBytes: 4 },
     timeouts: defaultTimeouts,
@@ -71,6 +73,29 @@ test('parseRegistry() refuses a newer format, a doubled name and a doubled addre
     resting: [],
   }
   assert.throws(() => parseRegistry(JSON.stringify(shared)), { code: 'REGISTRY_CORRUPT' })
+})
+
+test('the registry keeps earlier versions, and refuses numbers that do not rise and keys it does not know', () => {
+  const { address: _address, created: _created, previous: _previous, ...version } = record('a')
+  const options = { ...version.options, health: '/healthz?full=1' }
+  const kept = (...numbers: number[]) => ({
+    ...record('a'),
+    previous: numbers.map((number) => ({ ...version, version: number, options, rollbackOf: 1 })),
+  })
+  const content = { functions: new Map([[name, kept(1, 2)]]), resting: [] }
+  assert.deepEqual(parseRegistry(renderRegistry(content)), content)
+  const refused = (changed: object) => {
+    const file = JSON.stringify({ version: 1, functions: [['a', changed]], resting: [] })
+    assert.throws(() => parseRegistry(file), { code: 'REGISTRY_CORRUPT' })
+  }
+  refused(kept(2, 2))
+  refused(kept(2, 1))
+  refused(kept(3))
+  refused({ ...kept(1), more: 1 })
+  refused({ ...kept(1), options: { ...options, more: 1 } })
+  refused({ ...kept(1), options: { ...options, health: 'healthz' } })
+  refused({ ...kept(1), options: { ...options, env: ['no value'] } })
+  refused({ ...kept(1), version: undefined })
 })
 
 test('parseRegistry() answers or throws a FaasError, whatever it reads', () => {

@@ -1,6 +1,6 @@
 /**
  * `registry.json`: which functions there are. It is replaced as a whole, and the rename of the new file over the
- * old one is *the* commit point of deploy and remove (docs/ARCHITECTURE.md). Beside it lies `registry.last-good.json`, the
+ * old one is *the* commit point of deploy, rollback and remove (docs/ARCHITECTURE.md). Beside it lies `registry.last-good.json`, the
  * last content that was written; when `registry.json` cannot be read it is kept aside as
  * `registry.json.bad-TIME` and the last good one is used, said aloud. Never is it silently empty.
  * Failures: REGISTRY_CORRUPT (neither can be read), STATE_TOO_NEW (written by a newer faasd), DISK_FULL.
@@ -8,14 +8,15 @@
 import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { readTextIfExists, writeFileAtomic } from '../host/files.ts'
+import { type Reach, reachNothing } from '../host/failpoints.ts'
+import { readTextIfExists, type WriteOptions, writeFileAtomic } from '../host/files.ts'
 import type { FreedAddress } from '../net/addresses.ts'
 import type { Log } from '../telemetry/log.ts'
 import { parseDigest } from '../values/digest.ts'
 import { FaasError } from '../values/errors.ts'
 import { parseIpv6 } from '../values/ipv6.ts'
 import { type FunctionName, parseFunctionName } from '../values/names.ts'
-import type { FunctionRecord } from './function.ts'
+import { type FunctionRecord, parseHealthPath } from './function.ts'
 
 export interface RegistryContent {
   readonly functions: ReadonlyMap<FunctionName, FunctionRecord>
@@ -44,33 +45,54 @@ const checked = <T>(parse: (text: string) => T) =>
   })
 const positive = z.int().positive()
 const port = z.int().min(1).max(65535)
-const record = z.object({
-  address: checked(parseIpv6),
-  ports: z.array(z.object({ port, target: port })).min(1),
-  contract: z.enum(['fd', 'listen']),
+const versionFields = {
+  version: positive,
   image: checked(parseDigest),
-  created: z.iso.datetime(),
-  updated: z.iso.datetime(),
-  options: z.object({
-    limits: z.object({ memoryBytes: positive, cpuMillis: positive, pids: positive, tmpBytes: positive }),
-    timeouts: z.object({
+  contract: z.enum(['fd', 'listen']),
+  ports: z.array(z.strictObject({ port, target: port })).min(1),
+  options: z.strictObject({
+    limits: z.strictObject({
+      memoryBytes: positive,
+      cpuMillis: positive,
+      pids: positive,
+      tmpBytes: positive,
+    }),
+    timeouts: z.strictObject({
       connectMs: positive,
       totalMs: positive,
       queueMs: positive,
       pauseMs: positive,
-      idleMs: positive,
+      idleMs: positive.exactOptional(),
     }),
     maxInstances: positive,
     minInstances: z.int().min(0),
+    standby: z.int().min(0).exactOptional(),
+    reuse: z.boolean().exactOptional(),
     writable: z.boolean(),
-    env: z.array(z.string()),
+    health: checked(parseHealthPath).exactOptional(),
+    env: z.array(z.string().regex(/^[^=\0]+=[^\0]*$/)),
   }),
-})
+  deployed: z.iso.datetime(),
+  rollbackOf: positive.exactOptional(),
+}
+const record = z
+  .strictObject({
+    address: checked(parseIpv6),
+    created: z.iso.datetime(),
+    ...versionFields,
+    previous: z.array(z.strictObject(versionFields)),
+  })
+  .refine(({ version, previous }) => isRising([...previous.map((one) => one.version), version]), {
+    error: 'the numbers of its versions do not rise',
+    path: ['previous'],
+  })
+const isRising = (numbers: readonly number[]): boolean =>
+  numbers.every((number, index) => index === 0 || number > (numbers[index - 1] ?? 0))
 /** Pairs, not an object: a function may be called `constructor`. */
-const file = z.object({
+const file = z.strictObject({
   version: z.literal(formatVersion),
   functions: z.array(z.tuple([checked(parseFunctionName), record])),
-  resting: z.array(z.object({ address: checked(parseIpv6), freedAtMs: z.number() })),
+  resting: z.array(z.strictObject({ address: checked(parseIpv6), freedAtMs: z.number() })),
 })
 
 /** The text of `registry.json`. Same content, same bytes: functions are sorted by name. */
@@ -115,8 +137,15 @@ function parseJson(text: string): unknown {
   }
 }
 
+export interface RegistryDeps {
+  readonly root: string
+  readonly log: Log
+  /** D8: written aside; D9: committed (docs/ARCHITECTURE.md). */
+  readonly reach?: Reach
+}
+
 /** Opens the registry in `root`, or begins an empty one where neither file has ever been. */
-export async function openRegistry({ root, log }: { root: string; log: Log }): Promise<Registry> {
+export async function openRegistry({ root, log, reach = reachNothing }: RegistryDeps): Promise<Registry> {
   const path = join(root, 'registry.json')
   const lastGoodPath = join(root, 'registry.last-good.json')
   let content = await load(path, lastGoodPath, log)
@@ -129,8 +158,9 @@ export async function openRegistry({ root, log }: { root: string; log: Log }): P
       const commit = async () => {
         const next = change(content)
         const text = renderRegistry(next)
-        await writeDurably(path, text)
+        await writeDurably(path, text, { beforeRename: () => reach('D8') })
         content = next
+        await reach('D9')
         // After the commit: if we die in between, the last good one is one change older and never used.
         await writeDurably(lastGoodPath, text).catch((error: unknown) =>
           log.warn('registry', `no copy of registry.json could be kept: ${String(error)}`),
@@ -143,9 +173,9 @@ export async function openRegistry({ root, log }: { root: string; log: Log }): P
   }
 }
 
-async function writeDurably(path: string, text: string): Promise<void> {
+async function writeDurably(path: string, text: string, options: WriteOptions = {}): Promise<void> {
   try {
-    await writeFileAtomic(path, text, { mode: 0o600 })
+    await writeFileAtomic(path, text, { mode: 0o600, ...options })
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
     throw new FaasError('DISK_FULL', `no room on the disk to write ${path}`, {

@@ -7,9 +7,9 @@ import { restingAddresses } from '../net/addresses.ts'
 import { FaasError, toFaasError } from '../values/errors.ts'
 import type { Ipv6 } from '../values/ipv6.ts'
 import type { FunctionName } from '../values/names.ts'
-import { type FunctionsDeps, type NameLocks, nameTimeoutMs } from './deploy.ts'
 import type { FunctionRecord } from './function.ts'
 import type { Registry } from './registry.ts'
+import { type FunctionsDeps, type NameLocks, nameTimeoutMs } from './release.ts'
 
 /** The record of a function that is deployed. Throws FUNCTION_UNKNOWN. */
 export function recordOf(registry: Registry, name: FunctionName): FunctionRecord {
@@ -25,7 +25,7 @@ export type Remove = (
 ) => Promise<{ readonly address: Ipv6; readonly warnings: readonly string[] }>
 
 export function createRemove(
-  deps: Omit<FunctionsDeps, 'serving' | 'images'> & { readonly locks: NameLocks },
+  deps: Pick<FunctionsDeps, 'registry' | 'reconciler' | 'names' | 'clock'> & { readonly locks: NameLocks },
 ): Remove {
   const { registry, reconciler, names, clock, locks } = deps
   return async (name) => {

@@ -8,6 +8,7 @@
  *
  * A term without a count holds for ever. Failure: OPTION_INVALID, for a text of another form.
  */
+import { readFileSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { FaasError } from '../values/errors.ts'
 
@@ -20,6 +21,12 @@ export const reachNothing: Reach = () => {}
 interface Term {
   left: number
   readonly act: (point: string) => Promise<void> | void
+}
+
+/** Failpoints as the environment has them: their text, `@FILE` for a file that holds it, or none. */
+export function readFailpoints(text: string | undefined): Reach {
+  const content = text?.startsWith('@') ? readFileSync(text.slice(1), 'utf8').trim() : text
+  return content ? parseFailpoints(content) : reachNothing
 }
 
 /** Reads the form above. */

@@ -9,13 +9,15 @@ import { basename, dirname, join } from 'node:path'
 export interface WriteOptions {
   /** Permission bits, independent of the umask. Default 0o644. */
   readonly mode?: number
+  /** Called when all is written aside and on the disk, and nothing has been replaced yet. */
+  readonly beforeRename?: () => Promise<void> | void
 }
 
 /** Replaces `path` with `data`, durably. Temporary names end in `.tmp`, so that a clean-up knows them. */
 export async function writeFileAtomic(
   path: string,
   data: string | Uint8Array,
-  { mode = 0o644 }: WriteOptions = {},
+  { mode = 0o644, beforeRename }: WriteOptions = {},
 ): Promise<void> {
   const aside = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString('hex')}.tmp`)
   try {
@@ -27,6 +29,7 @@ export async function writeFileAtomic(
     } finally {
       await file.close()
     }
+    await beforeRename?.()
     await rename(aside, path)
   } catch (error) {
     await rm(aside, { force: true })

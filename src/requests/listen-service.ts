@@ -10,7 +10,7 @@
  * A connection that arrives while nobody accepts waits in the kernel's queue and is there at the first accept.
  */
 import { superviseInstance } from '../contracts/listen.ts'
-import type { ServedFunction } from '../functions/function.ts'
+import { idleMsOf, type ServedFunction } from '../functions/function.ts'
 import { acceptTcp, resetTcp } from '../host/native/sockets.ts'
 import type { Freezer } from '../runtime/freezer.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
@@ -214,7 +214,7 @@ export function createListenService(
     // A connection that came while we froze was taken by a server that cannot answer now.
     if (!isQuiet(look())) return members.thaw()
     goToSleep()
-    endTimer = setTimeout(() => void inTurn('sleep', endIdle), current.options.timeouts.idleMs)
+    endTimer = setTimeout(() => void inTurn('sleep', endIdle), idleMsOf(current))
   }
 
   const usesCpu = async (): Promise<boolean> => {
@@ -275,7 +275,7 @@ export function createListenService(
       const replaced = current
       current = next
       failure = undefined
-      if (members.active() + starting > 0 && replaced.image !== next.image) {
+      if (members.active() + starting > 0 && replaced.versionId !== next.versionId) {
         void inTurn('replace', () => replace(next))
       }
     },
@@ -286,7 +286,7 @@ export function createListenService(
     },
     adopt(instance) {
       members.join(instance)
-      if (instance.image !== current.image) members.retireOthers(current)
+      if (instance.versionId !== current.versionId) members.retireOthers(current)
       // It may have been frozen when the daemon died.
       void inTurn('thaw', () => members.thaw())
       unwatchListeners()
@@ -314,6 +314,7 @@ export function createListenService(
     },
     stats: () => ({
       instances: members.size(),
+      standbys: 0,
       ids: members.ids(),
       frozen: members.isFrozen(),
       waiting: 0,

@@ -56,7 +56,7 @@ export function createMembers(
   let frozen = false
 
   const isOther = ({ instance }: Member, version: ServedFunction | undefined): boolean =>
-    version === undefined || instance.image !== version.image
+    version === undefined || instance.versionId !== version.versionId
 
   const countHeld = async (instance: Instance, at: Ipv6): Promise<number> =>
     countHeldConnections(await listProcesses(instance.id), at)

@@ -72,7 +72,7 @@ export function createRequests(deps: RequestsDeps): Requests {
     const inherited = new Map<number, number>()
     if (fn.contract !== 'listen') return inherited
     for (const { id } of deps.found) {
-      if (functionNameOf(id) !== fn.name || versionOf(id, deps) !== fn.image) continue
+      if (functionNameOf(id) !== fn.name || versionOf(id, deps) !== fn.versionId) continue
       const held = takeHeldListeners(await deps.listProcesses(id), fn.address)
       for (const [port, fd] of held) {
         if (inherited.has(port)) closeFd(fd)

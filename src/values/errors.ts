@@ -19,6 +19,7 @@ export const errorCodes = {
   FUNCTION_UNKNOWN: { status: 404, fault: 'user' },
   FUNCTION_BUSY: { status: 409, fault: 'user' },
   FUNCTION_NOT_PROVEN: { status: 422, fault: 'user' },
+  VERSION_UNKNOWN: { status: 404, fault: 'user' },
   // images
   ARCHIVE_INVALID: { status: 400, fault: 'user' },
   ARCHIVE_TRUNCATED: { status: 400, fault: 'user' },

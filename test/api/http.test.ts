@@ -169,7 +169,7 @@ async function serveReader(context: TestContext, options: Parameters<typeof serv
           outcome.error = error
           throw error
         }
-        return { name, ip: '::', cmd: [], contract: 'fd' }
+        return { name, ip: '::', cmd: [], contract: 'fd', version: 1 }
       },
     },
   })

@@ -50,8 +50,8 @@ export function registerDeployRoute(
 }
 
 /** The guide's keys first and in its order, whatever order the platform has them in. */
-function inOrder({ name, ip, cmd, contract, warnings }: Deployed): Deployed {
-  return { name, ip, cmd, contract, ...(warnings && warnings.length > 0 ? { warnings } : {}) }
+export function inOrder({ name, ip, cmd, contract, version, warnings }: Deployed): Deployed {
+  return { name, ip, cmd, contract, version, ...(warnings && warnings.length > 0 ? { warnings } : {}) }
 }
 
 /** The answer as lines of JSON, begun at the first step, so that an earlier failure still has a status of its own. */

@@ -28,14 +28,19 @@ export function route<O extends Operation>(
   })
 }
 
-export function readInput<O extends Operation>({ query, body }: O, request: FastifyRequest): Input<O> {
+export function readInput<O extends Operation>(
+  { query, body, bodyOptional }: O,
+  request: FastifyRequest,
+): Input<O> {
   const { name = '' } = request.params as { name?: string }
   return {
     name,
     query: (query
       ? checked('OPTION_INVALID', () => query.parse({ ...(request.query as object) }))
       : undefined) as QueryOf<O>,
-    body: (body ? checked('REQUEST_INVALID', () => body.parse(request.body)) : undefined) as BodyOf<O>,
+    body: (body
+      ? checked('REQUEST_INVALID', () => body.parse(bodyOptional ? (request.body ?? {}) : request.body))
+      : undefined) as BodyOf<O>,
   }
 }
 
