@@ -26,6 +26,7 @@ const SCM_RIGHTS = 1
 const IPPROTO_IPV6 = 41
 const IPV6_V6ONLY = 26
 const IPV6_FREEBIND = 78
+const MSG_DONTWAIT = 0x40
 const MSG_NOSIGNAL = 0x4000
 const sockaddrIn6Bytes = 28
 const sockaddrUnBytes = 110
@@ -70,11 +71,7 @@ export const bindTcp = ({ address, port, mark }: TcpAddressOptions): number =>
     setInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, 'setsockopt IPV6_V6ONLY')
     setInt(fd, IPPROTO_IPV6, IPV6_FREEBIND, 1, 'setsockopt IPV6_FREEBIND')
     if (mark !== 0) setInt(fd, SOL_SOCKET, SO_MARK, mark, 'setsockopt SO_MARK')
-    const name = Buffer.alloc(sockaddrIn6Bytes)
-    name.writeUInt16LE(AF_INET6, 0)
-    name.writeUInt16BE(port, 2)
-    ipv6Bytes(address).copy(name, 8)
-    libc.must(libc.bind(fd, name, sockaddrIn6Bytes), `bind [${address}]:${port}`)
+    libc.must(libc.bind(fd, nameOf(address, port), sockaddrIn6Bytes), `bind [${address}]:${port}`)
   })
 
 /** As {@link bindTcp}, and listening. */
@@ -102,6 +99,26 @@ export function steerConnections(fd: number, index: number): void {
     libc.setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, filter, filter.length),
     'setsockopt SO_ATTACH_REUSEPORT_CBPF',
   )
+}
+
+/**
+ * A socket on its way to a listener, in the network namespace of the moment: it can be written to when it has arrived,
+ * or tells then that it was refused.
+ */
+export const connectTcp = ({ address, port }: { readonly address: string; readonly port: number }): number =>
+  openSocket(AF_INET6, (fd) => {
+    if (libc.connect(fd, nameOf(address, port), sockaddrIn6Bytes) >= 0) return
+    const errno = libc.lastErrno()
+    if (errno !== 'EINPROGRESS')
+      throw new FaasError('SYSCALL_FAILED', `connect [${address}]:${port}: ${errno}`)
+  })
+
+function nameOf(address: string, port: number): Buffer {
+  const name = Buffer.alloc(sockaddrIn6Bytes)
+  name.writeUInt16LE(AF_INET6, 0)
+  name.writeUInt16BE(port, 2)
+  ipv6Bytes(address).copy(name, 8)
+  return name
 }
 
 /** The port that an IPv6 socket is bound to. */
@@ -216,6 +233,18 @@ export function sendDescriptor(socket: number, payload: string, fd: number): boo
   message.writeBigUInt64LE(libc.addressOf(control), 32)
   message.writeBigUInt64LE(24n, 40)
   return libc.sendmsg(socket, message, MSG_NOSIGNAL) === data.length
+}
+
+/**
+ * Takes one byte from a UNIX stream socket: undefined when there is none now, `end` when none will come. Descriptors
+ * that came with it are closed by the kernel, unseen, since no place is offered for them (`MSG_CTRUNC`, recvmsg(2)).
+ */
+export function receiveByte(socket: number): number | 'end' | undefined {
+  const byte = Buffer.alloc(1)
+  const count = Number(libc.recv(socket, byte, 1, MSG_DONTWAIT))
+  if (count > 0) return byte[0]
+  if (count < 0 && ['EAGAIN', 'EWOULDBLOCK', 'EINTR'].includes(libc.lastErrno())) return undefined
+  return 'end'
 }
 
 /** Closes a TCP connection with a reset, so that the other side knows at once (`SO_LINGER` of zero). */
