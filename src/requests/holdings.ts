@@ -30,16 +30,20 @@ const read = <T>(attempt: () => T): T | undefined => {
   }
 }
 
-/** How many connections at `address` the processes hold. */
-export function countHeldConnections(pids: readonly number[], address: Ipv6): number {
+/** The connections at `address` that the processes hold, by their inodes, which the kernel does not use again soon. */
+export function heldConnections(pids: readonly number[], address: Ipv6): ReadonlySet<number> {
   const connections = listTcp([established, closeWait, finWait1, finWait2, lastAck])
   const inodes = new Set(connections.filter(({ local }) => local === address).map(({ inode }) => inode))
   const held = new Set<number>()
   for (const pid of pids) {
     for (const inode of socketsOf(pid).keys()) if (inodes.has(inode)) held.add(inode)
   }
-  return held.size
+  return held
 }
+
+/** How many connections at `address` the processes hold. */
+export const countHeldConnections = (pids: readonly number[], address: Ipv6): number =>
+  heldConnections(pids, address).size
 
 /** Duplicates of the listeners at `address` that the processes hold, by port. The caller owns them. */
 export function takeHeldListeners(pids: readonly number[], address: Ipv6): ReadonlyMap<number, number> {

@@ -4,6 +4,8 @@ import type { Instance } from './instance.ts'
 
 export interface ServiceStats {
   readonly instances: number
+  /** Of these, the ones of the `fd` contract that wait for a connection. */
+  readonly standbys: number
   /** Ids of the containers that run now. */
   readonly ids: readonly string[]
   /** Whether the instances are frozen until somebody calls. */
