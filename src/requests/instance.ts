@@ -8,7 +8,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { controlSocketFile } from '../contracts/fd.ts'
+import { isUnused } from '../contracts/fd.ts'
 import type { ServedFunction } from '../functions/function.ts'
 import { removeTree } from '../host/files.ts'
 import { type ExitStatus, pidfdOpen, pidfdSignal, reapPidfd } from '../host/native/process.ts'
@@ -106,8 +106,7 @@ export interface FoundContainer {
 
 /**
  * Takes over a container that an earlier daemon started, so that the request it holds can finish. Undefined when it
- * never got its connection (its control socket is still there and nobody listens on it) or has ended: then all of it
- * is removed.
+ * never got a connection and nobody can give it one any more, or has ended: then all of it is removed.
  */
 export async function adoptInstance(
   container: FoundContainer,
@@ -120,7 +119,7 @@ export async function adoptInstance(
   undo.defer(() => removeTree(directory))
   undo.defer(() => removeTree(join(deps.bundles, id)))
   undo.defer(() => deps.runtime.delete(id))
-  const waits = !existsSync(directory) || existsSync(join(directory, controlSocketFile))
+  const waits = !existsSync(directory) || isUnused(directory)
   if (functionName === undefined || waits) return undefined
   undo.use(openOutput(directory, functionName, id, deps))
   const image = versionOf(id, deps)
