@@ -24,13 +24,17 @@ export interface PortMapping {
 export interface Timeouts {
   /** From the start of an instance until it has connected to its control socket. */
   readonly connectMs: number
-  /** The whole life of a request's instance. */
+  /** How long an instance may take for a connection: `fd`, from the hand-over until it ends or asks for the next. */
   readonly totalMs: number
   /** How long a connection waits while all instances are busy, before it is reset. */
   readonly queueMs: number
-  /** `listen`: how long without a connection until instances are frozen, and then until they are ended. */
+  /** `listen`: how long without a connection until instances are frozen. */
   readonly pauseMs: number
-  readonly idleMs: number
+  /**
+   * `listen`: how long frozen until instances are ended; `fd`: how long without a connection until those are ended
+   * that wait for one. See {@link idleMsOf}.
+   */
+  readonly idleMs?: number
 }
 
 /** What can be set at deploy; a redeploy that leaves something out gets the default again. */
@@ -40,6 +44,10 @@ export interface FunctionOptions {
   /** Instances at one time, at most; and `listen`: how many are kept, frozen when idle. */
   readonly maxInstances: number
   readonly minInstances: number
+  /** `fd`: how many instances wait ahead of connections, always; by demand, and none when idle, where left out. */
+  readonly standby?: number
+  /** `fd`: instances may ask for the next connection when they have answered. */
+  readonly reuse?: boolean
   /** An ephemeral upper layer over the image, in the function's memory. */
   readonly writable: boolean
   /** `NAME=value`, winning over the image's. */
@@ -51,8 +59,10 @@ export const defaultTimeouts: Timeouts = {
   totalMs: 30_000,
   queueMs: 10_000,
   pauseMs: 2_000,
-  idleMs: 60_000,
 }
+const defaultIdleMs = { fd: 5_000, listen: 60_000 } as const
+export const idleMsOf = ({ contract, options }: Pick<FunctionVersion, 'contract' | 'options'>): number =>
+  options.timeouts.idleMs ?? defaultIdleMs[contract]
 export const defaultMaxInstances = { fd: 16, listen: 4 } as const
 
 /** One function in `registry.json`: the truth of which everything else is derived. */
