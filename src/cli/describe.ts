@@ -16,7 +16,10 @@ export function describeCommand(context: CliContext): Command {
   })
 }
 
-function renderDetail(detail: FunctionDetail, { connections, memory_bytes, cpu_ms }: FunctionStats): string {
+function renderDetail(
+  detail: FunctionDetail,
+  { connections, standbys, memory_bytes, cpu_ms }: FunctionStats,
+): string {
   const { limits, timeouts } = detail
   return renderPairs([
     ['name', detail.name],
@@ -24,6 +27,7 @@ function renderDetail(detail: FunctionDetail, { connections, memory_bytes, cpu_m
     ['url', detail.url],
     ['state', `${detail.state}, ${detail.instances} of at most ${detail.max_instances} instances`],
     ['contract', detail.contract],
+    ...(detail.contract === 'fd' ? [['standbys', renderStandbys(detail, standbys)] as const] : []),
     ['version', String(detail.version)],
     ['image', detail.image],
     ['rootfs', detail.rootfs],
@@ -51,4 +55,9 @@ function renderDetail(detail: FunctionDetail, { connections, memory_bytes, cpu_m
       `${memory_bytes === null ? 'unknown' : renderBytes(memory_bytes)} memory, ${cpu_ms ?? 'unknown'} ms of CPU time`,
     ],
   ])
+}
+
+function renderStandbys({ standby, reuse }: FunctionDetail, waiting: number): string {
+  const wanted = standby === 'demand' ? 'by demand' : `of ${standby} at any time`
+  return `${waiting} waiting, ${wanted}${reuse ? '; instances are reused' : ''}`
 }
