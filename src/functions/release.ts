@@ -154,6 +154,8 @@ export function createRelease(deps: FunctionsDeps): Release {
       .filter(({ step }) => !('name' in step) || step.name === name)
       .map(({ step, error }) => `${step.kind}: ${error.message}`)
     if (warnings.length > 0) return warnings
+    // Not in the reconcile, where others would have to wait for this function's instance.
+    await serving.inPlace(name)
     try {
       await names.waitForAddress(name, address, nameTimeoutMs)
       return []

@@ -114,6 +114,7 @@ function world(content: RegistryContent, prove: () => Promise<'fd' | 'listen'> =
     images,
     reconciler,
     serving: {
+      inPlace: async () => {},
       prove: () => {
         did.push('prove')
         return prove()

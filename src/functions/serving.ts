@@ -10,6 +10,8 @@ export interface Serving {
    * FUNCTION_NOT_PROVEN, RUNTIME_FAILED.
    */
   prove(fn: ServedFunction, contracts: readonly ContractName[], signal: AbortSignal): Promise<ContractName>
+  /** Resolves when the current version of `name` is the one that gets new connections. */
+  inPlace(name: FunctionName): Promise<void>
   /** Resolves when no instance of an older version of `name` is left. */
   drained(name: FunctionName): Promise<void>
   /** Stops accepting for `name`; resolves when its last instance has ended. */

@@ -129,6 +129,7 @@ export function createFdService(fn: ServedFunction, group: ListenerGroup, deps: 
       instances.retireOthers(next)
       settle()
     },
+    inPlace: async () => {},
     setAccepting(wanted) {
       accepting = wanted
       if (!wanted) unwatch()

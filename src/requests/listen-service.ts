@@ -279,6 +279,7 @@ export function createListenService(
         void inTurn('replace', () => replace(next))
       }
     },
+    inPlace: () => turn,
     setAccepting(wanted) {
       accepting = wanted
       if (!wanted) unwatchListeners()

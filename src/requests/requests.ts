@@ -25,6 +25,8 @@ export interface Requests {
   open(fn: ServedFunction): Promise<void>
   /** See `proveFunction`. */
   prove(fn: ServedFunction, contracts: readonly ContractName[], signal: AbortSignal): Promise<ContractName>
+  /** Resolves when the current version of `name` is the one that gets new connections. */
+  inPlace(name: FunctionName): Promise<void>
   /** Resolves when instances of older versions of `name` have ended. */
   drained(name: FunctionName): Promise<void>
   /** Stops serving `name`; resolves when its last instance has ended. Unknown names are no error. */
@@ -95,6 +97,7 @@ export function createRequests(deps: RequestsDeps): Requests {
       entries.set(fn.name, { service, group, before })
     },
     prove: (fn, contracts, signal) => proveFunction(fn, contracts, deps, signal),
+    inPlace: async (name) => entries.get(name)?.service.inPlace(),
     async drained(name) {
       const entry = entries.get(name)
       await Promise.all([entry?.service.drained(), ...(entry?.before ?? [])])

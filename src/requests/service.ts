@@ -24,6 +24,8 @@ export interface Service {
   readonly current: ServedFunction
   /** Serves further connections with another version of the same contract; requests in flight are not touched. */
   update(fn: ServedFunction): void
+  /** Resolves when the current version is the one that gets new connections. */
+  inPlace(): Promise<void>
   /** Starts or stops accepting; what arrives meanwhile waits in the kernel. */
   setAccepting(accepting: boolean): void
   /** Counts an instance that was found after a restart, until it ends. */

@@ -1,8 +1,10 @@
 """A small HTTP server for tests, of the contract that the variable CONTRACT names. Every answer but the health check's
-is the variable ANSWER. HEALTH is what /healthz answers, WARM_UP how many times it answers 503 before."""
+is the variable ANSWER. HEALTH is what /healthz answers, WARM_UP how many times it answers 503 before. With MUTE it
+accepts and says nothing."""
 import os
 import socket
 import threading
+import time
 
 answer = os.environ.get("ANSWER", "none").encode()
 warm_up = int(os.environ.get("WARM_UP", "0"))
@@ -11,6 +13,8 @@ warm_up = int(os.environ.get("WARM_UP", "0"))
 def serve(connection):
     global warm_up
     with connection:
+        if "MUTE" in os.environ:
+            time.sleep(60)
         request = b""
         while b"\r\n\r\n" not in request:
             part = connection.recv(4096)
