@@ -18,6 +18,7 @@ import type { Exec } from '../host/exec.ts'
 import { readFailpoints } from '../host/failpoints.ts'
 import { acquireLock } from '../host/lock.ts'
 import { socketOwner } from '../host/native/netlink.ts'
+import { raiseOpenFiles } from '../host/native/open-files.ts'
 import { createPoller } from '../host/native/poller.ts'
 import { becomeSubreaper } from '../host/native/process.ts'
 import { createImageStore } from '../images/store.ts'
@@ -64,6 +65,9 @@ export interface DaemonDeps {
 /** How long requests in flight have when the daemon stops; instances that take longer go on without it. */
 const stopGraceMs = 5_000
 
+/** Descriptors: listeners of ten thousand functions and what watches over their instances. */
+const openFiles = 262_144
+
 /** Starts everything; disposing stops it in reverse. Throws what the caller of a failed start should read. */
 export async function startDaemon({
   config,
@@ -82,6 +86,7 @@ export async function startDaemon({
   await makeDirectories(root, runDirectory, paths.bundles, paths.instances)
   starting.use(acquireLock(join(runDirectory, 'lock')))
   becomeSubreaper()
+  if (!raiseOpenFiles(openFiles)) log.warn('init', `the limit of open files cannot be raised to ${openFiles}`)
   await applyNetworkSettings()
 
   const logs = createFunctionLogs()

@@ -3,8 +3,7 @@
  * being taken, because one function's trouble is not another's. What failed is found again by the next run.
  */
 
-import { constants } from 'node:os'
-import { findMountPoints } from '../images/mount-points.ts'
+import type { Reach } from '../host/failpoints.ts'
 import type { ImageStore } from '../images/store.ts'
 import type { ZoneFile } from '../net/dns.ts'
 import type { Firewall, ListenerAddress } from '../net/firewall.ts'
@@ -12,10 +11,10 @@ import type { Links } from '../net/links.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Digest } from '../values/digest.ts'
 import { type FaasError, toFaasError } from '../values/errors.ts'
-import { ID_BASE } from '../values/id-map.ts'
 import type { FunctionName } from '../values/names.ts'
-import { commandOf, environmentOf, type FunctionRecord, type ServedFunction } from './function.ts'
+import type { VersionId } from './function.ts'
 import { listenersOf, type Observed, planReconcile, type Step } from './plan.ts'
+import { prepareVersion } from './prepare.ts'
 import type { Registry } from './registry.ts'
 import type { Serving } from './serving.ts'
 
@@ -27,6 +26,8 @@ export interface ReconcilerDeps {
   readonly links: Pick<Links, 'applyAddresses'>
   readonly zone: ZoneFile
   readonly log: Log
+  /** D14 and D15 (docs/ARCHITECTURE.md). */
+  readonly reach: Reach
 }
 
 export interface Failure {
@@ -35,11 +36,17 @@ export interface Failure {
 }
 
 export interface Reconciler {
-  /** Brings everything that is derived to what the registry says. Answers what could not be done; never rejects. */
-  reconcile(): Promise<readonly Failure[]>
+  /**
+   * Brings everything that is derived to what the registry says. Answers what could not be done; never rejects.
+   * `onStep` is called after each step of this run.
+   */
+  reconcile(onStep?: (step: Step) => Promise<void> | void): Promise<readonly Failure[]>
   /** Makes the next run replace the packet filter's table as a whole: somebody else has touched it. */
   distrustFilter(): void
-  /** Frees what functions and versions that are gone have left: mounts, then layers. What is held stays. */
+  /**
+   * Frees what functions and versions that are gone have left: mounts, then layers. What is held stays, and the images
+   * of versions that a rollback may want.
+   */
   collect(): Promise<void>
   /** Keeps an image and its mount for a function that the registry does not name yet, until disposed. */
   hold(name: FunctionName, image: Digest): Disposable
@@ -56,7 +63,7 @@ export interface Reconciler {
 type Executors = { [K in Step['kind']]: (step: Extract<Step, { kind: K }>) => Promise<void> | void }
 
 export function createReconciler(deps: ReconcilerDeps): Reconciler {
-  const { registry, images, serving, firewall, links, zone, log } = deps
+  const { registry, images, serving, firewall, links, zone, log, reach } = deps
   let filter: readonly ListenerAddress[] | undefined
   const draining = new Map<Promise<void>, readonly ListenerAddress[]>()
   const holds = new Set<{ readonly name: FunctionName; readonly image: Digest }>()
@@ -79,7 +86,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
       const before = serving.served().get(name)
       const version = await prepareVersion(name, record, images)
       const held = before && hold(name, before.image)
-      serving.open(version)
+      await serving.open(version)
       if (held) retireOldVersions(name, held)
       await images.selectRootfs(name, record.image)
     },
@@ -126,26 +133,28 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
     filter,
   })
 
-  const run = async (): Promise<readonly Failure[]> => {
+  const run = async (onStep: (step: Step) => Promise<void> | void): Promise<readonly Failure[]> => {
     const failures: Failure[] = []
     for (const step of planReconcile(registry.content, observe())) {
       const failure = await take(step)
       if (failure) failures.push(failure)
+      await onStep(step)
     }
     return failures
   }
 
-  const reconcile = (): Promise<readonly Failure[]> => {
-    const mine = turn.then(run)
+  const reconcile: Reconciler['reconcile'] = (onStep = () => {}) => {
+    const mine = turn.then(() => run(onStep))
     turn = mine
     return mine
   }
 
   const collect = async (): Promise<void> => {
     const { functions } = registry.content
-    const live = [...functions.values(), ...serving.served().values(), ...holds].map(({ image }) => image)
+    const mounted = [...functions.values(), ...serving.served().values(), ...holds].map(({ image }) => image)
+    const kept = [...functions.values()].flatMap(({ previous }) => previous.map(({ image }) => image))
     const names = [...functions.keys(), ...[...holds].map(({ name }) => name)]
-    await images.collect(new Set(live), new Set(names))
+    await images.collect(new Set([...mounted, ...kept]), new Set(names), new Set(mounted))
   }
 
   const hold = (name: FunctionName, image: Digest): Disposable => {
@@ -170,14 +179,16 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
 
   const retireOldVersions = (name: FunctionName, held: Disposable): void =>
     inBackground(`retire old versions of ${name}`, async () => {
-      let image: Digest | undefined
+      let version: VersionId | undefined
       do {
-        image = serving.served().get(name)?.image
+        version = serving.served().get(name)?.versionId
         await serving.drained(name)
         // Another version may have come meanwhile, and the one that was current has instances of its own now.
-      } while (image !== serving.served().get(name)?.image)
+      } while (version !== serving.served().get(name)?.versionId)
+      await reach('D14')
       held[Symbol.dispose]()
       await release(name)
+      await reach('D15')
     })
 
   return {
@@ -192,41 +203,6 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
       while (background.size > 0) await Promise.all(background)
     },
   }
-}
-
-/** Where servers write their pids, sockets and scratch files; `/tmp` and `/dev/shm` are in every container. */
-const usualScratch = ['/run', '/var/run', '/var/tmp', '/var/cache', '/var/log'] as const
-
-/** Everything that starting an instance takes: the image's record, its mounted root, its user's ids. */
-export async function prepareVersion(
-  name: FunctionName,
-  record: FunctionRecord,
-  images: ImageStore,
-): Promise<ServedFunction> {
-  const image = await images.load(record.image)
-  const rootfs = await images.mountRootfs(name, image)
-  return {
-    name,
-    address: record.address,
-    ports: record.ports,
-    contract: record.contract,
-    image: record.image,
-    rootfs,
-    argv: commandOf(image.config),
-    env: environmentOf(image, record.options, { name, address: record.address, ports: record.ports }),
-    cwd: image.config.workingDir || '/',
-    user: await images.resolveUser(rootfs, image.config.user),
-    scratch: await findMountPoints(rootfs, [...usualScratch, ...image.config.volumes], ID_BASE),
-    stopSignal: signalNumber(image.config.stopSignal),
-    options: record.options,
-  }
-}
-
-/** A signal's number by its name or number, as STOPSIGNAL has it; SIGTERM for what is not known. */
-function signalNumber(signal: string): number {
-  const name = signal.startsWith('SIG') ? signal : `SIG${signal}`
-  const known = constants.signals[name as NodeJS.Signals] as number | undefined
-  return known ?? (/^\d{1,2}$/.test(signal) ? Number(signal) : constants.signals.SIGTERM)
 }
 
 function describeStep(step: Step): string {

@@ -10,6 +10,7 @@ import type { Exec } from '../host/exec.ts'
 import type { Digest } from '../values/digest.ts'
 import type { FunctionName } from '../values/names.ts'
 import type { Layers } from './layers.ts'
+import type { MountLayers } from './mount-layer.ts'
 import type { ImageRecords } from './record.ts'
 import { type Rootfs, versionOf } from './rootfs.ts'
 
@@ -17,6 +18,7 @@ export interface CollectionDeps {
   readonly stagingRoot: string
   readonly layers: Layers
   readonly records: ImageRecords
+  readonly mountLayers: MountLayers
   readonly rootfs: Rootfs
   readonly exec: Exec
 }
@@ -32,12 +34,17 @@ export interface Work extends AsyncDisposable {
 export interface Collection {
   exclusively<T>(task: () => Promise<T>): Promise<T>
   beginWork(): Promise<Work>
-  collect(live: ReadonlySet<Digest>, names: ReadonlySet<FunctionName>): Promise<void>
+  collect(
+    live: ReadonlySet<Digest>,
+    names: ReadonlySet<FunctionName>,
+    mounted?: ReadonlySet<Digest>,
+  ): Promise<void>
 }
 
 const removeTimeoutMs = 10 * 60_000
 
-export function createCollection({ stagingRoot, layers, records, rootfs, exec }: CollectionDeps): Collection {
+export function createCollection(deps: CollectionDeps): Collection {
+  const { stagingRoot, layers, records, mountLayers, rootfs, exec } = deps
   const working = new Set<string>()
   const claims = new Set<ReadonlySet<Digest>>()
   const holds = new Map<string, Digest>()
@@ -48,9 +55,13 @@ export function createCollection({ stagingRoot, layers, records, rootfs, exec }:
     exec('rm', ['--recursive', '--force', '--one-file-system', '--', path], { timeoutMs: removeTimeoutMs })
 
   /** Moves what nothing needs out of the store. */
-  async function evict(live: ReadonlySet<Digest>, names: ReadonlySet<FunctionName>): Promise<void> {
+  async function evict(
+    live: ReadonlySet<Digest>,
+    names: ReadonlySet<FunctionName>,
+    mounted: ReadonlySet<Digest>,
+  ): Promise<void> {
     const spared = new Set([...live, ...holds.values()])
-    const versions = new Set([...live].map(versionOf))
+    const versions = new Set([...mounted].map(versionOf))
     for (const name of await rootfs.names()) {
       await rootfs.release(
         name,
@@ -58,6 +69,7 @@ export function createCollection({ stagingRoot, layers, records, rootfs, exec }:
       )
     }
     for (const image of await records.list()) if (!spared.has(image)) await records.remove(image)
+    for (const image of await mountLayers.list()) if (!spared.has(image)) await mountLayers.remove(image)
     const needed = await layersOf(spared)
     if (needed === undefined) return
     for (const claim of claims) for (const layer of claim) needed.add(layer)
@@ -110,8 +122,8 @@ export function createCollection({ stagingRoot, layers, records, rootfs, exec }:
       }
     },
 
-    async collect(live, names) {
-      await exclusively(() => evict(live, names))
+    async collect(live, names, mounted = live) {
+      await exclusively(() => evict(live, names, mounted))
       const left = await readdir(stagingRoot)
       for (const id of left.filter((each) => !working.has(each))) await remove(join(stagingRoot, id))
     },

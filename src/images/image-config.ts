@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { type Digest, parseDigest } from '../values/digest.ts'
 import { FaasError } from '../values/errors.ts'
 import { parseDocument } from './document.ts'
+import { healthcheckShape, parseHealthcheck } from './healthcheck.ts'
 import type { ExposedPort, ImageConfig } from './image.ts'
 
 /** The kernel takes no more for arguments and environment together in the smallest configuration. */
@@ -38,6 +39,7 @@ const runtimeShape = z.object({
   ExposedPorts: keys,
   Volumes: keys,
   StopSignal: optionalText,
+  Healthcheck: healthcheckShape,
 })
 
 const configShape = z.object({
@@ -90,6 +92,8 @@ export function parseImageConfig(bytes: Uint8Array, { architecture, maxLayers }:
       },
     )
   }
+  const healthcheck = parseHealthcheck(runtime.Healthcheck)
+  checkArguments([...(healthcheck?.argv ?? [])])
   checkArguments([...runtime.Entrypoint, ...runtime.Cmd, ...runtime.Env])
   return {
     layers,
@@ -103,6 +107,7 @@ export function parseImageConfig(bytes: Uint8Array, { architecture, maxLayers }:
       exposedPorts: runtime.ExposedPorts.flatMap(parseExposedPort),
       volumes: runtime.Volumes.filter((path) => path.startsWith('/')).map((path) => posix.normalize(path)),
       stopSignal: parseStopSignal(runtime.StopSignal),
+      ...(healthcheck ? { healthcheck } : {}),
       architecture: actual,
       os,
     },

@@ -24,9 +24,22 @@ export interface ImageConfig {
   readonly volumes: readonly string[]
   /** `SIGTERM` unless the image says otherwise. */
   readonly stopSignal: string
+  /** How the image says that it works; absent where it does not say. */
+  readonly healthcheck?: Healthcheck
   /** In Go's words: `amd64`, `arm64`. */
   readonly architecture: string
   readonly os: string
+}
+
+/** HEALTHCHECK, with Docker's defaults filled in: it works when the command exits with 0 in time. */
+export interface Healthcheck {
+  readonly argv: readonly string[]
+  readonly intervalMs: number
+  readonly timeoutMs: number
+  /** How long after the start a failure does not count. */
+  readonly startPeriodMs: number
+  /** Failures in a row, from which on it does not work. */
+  readonly retries: number
 }
 
 export interface ExposedPort {

@@ -6,6 +6,7 @@
 import { mkdir, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
+import type { Reach } from '../host/failpoints.ts'
 import { type Digest, digestOfHex, hexOf } from '../values/digest.ts'
 import { FaasError } from '../values/errors.ts'
 import { type Archive, type ArchiveFile, spoolArchive } from './archive.ts'
@@ -45,6 +46,8 @@ export interface StageDeps {
   readonly exec: Exec
   /** Protects layers from collection from now on, and answers which of them the store has. */
   readonly claim: (layers: ReadonlySet<Digest>) => Promise<ReadonlySet<Digest>>
+  /** D3 to D6 (docs/ARCHITECTURE.md). */
+  readonly reach: Reach
 }
 
 export interface StagedImage {
@@ -63,22 +66,26 @@ export async function stageImage(
   options: ReceiveOptions,
   deps: StageDeps,
 ): Promise<StagedImage> {
-  const { staging, limits } = deps
+  const { staging, limits, reach } = deps
   const report = options.onProgress ?? (() => {})
   await using spool = await open(join(staging, 'archive'), 'wx+', 0o600)
   const upload = readUpload(body, options.signal)
   const archive = await spoolArchive(upload, spool, limits, reportBytes(report))
+  await reach('D3')
   report({ step: 'verify', message: 'checking the image' })
   const architecture = goArchitecture(process.arch)
   const selected = await selectImage(archive, { pick: options.pick, architecture, limits })
   const image = await readConfig(archive, selected, architecture, limits)
+  await reach('D4')
   const newLayers = await unpackLayers(image, selected.layers, spool.fd, options, deps)
   const place = (layer: Digest) => {
     const staged = newLayers.get(layer)
     return staged === undefined ? deps.layers.open(layer) : openLayer(staged)
   }
   await checkMountPoints(await treesOf(image.layers, place))
+  await reach('D5')
   if (newLayers.size > 0) await deps.exec('sync', ['--file-system', staging], { timeoutMs: syncTimeoutMs })
+  await reach('D6')
   options.signal?.throwIfAborted()
   return { image, newLayers }
 }

@@ -27,6 +27,15 @@ const recordShape = z.object({
     exposedPorts: z.array(z.object({ port: z.number(), protocol: z.enum(['tcp', 'udp']) })),
     volumes: texts,
     stopSignal: z.string(),
+    healthcheck: z
+      .object({
+        argv: texts,
+        intervalMs: z.number(),
+        timeoutMs: z.number(),
+        startPeriodMs: z.number(),
+        retries: z.number(),
+      })
+      .optional(),
     architecture: z.string(),
     os: z.string(),
   }),
@@ -87,7 +96,8 @@ function parseRecord(text: string, id: Digest): Image {
   const result = recordShape.safeParse(value)
   if (!result.success || result.data.id !== id) throw corrupt(id, result.error)
   const { layers, config } = result.data
-  return { id, layers, config }
+  const { healthcheck, ...others } = config
+  return { id, layers, config: healthcheck ? { ...others, healthcheck } : others }
 }
 
 const corrupt = (id: Digest, cause: unknown): FaasError =>

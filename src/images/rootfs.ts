@@ -10,6 +10,7 @@ import { type Digest, hexOf } from '../values/digest.ts'
 import type { FunctionName } from '../values/names.ts'
 import type { Image } from './image.ts'
 import type { Layers, OpenLayer } from './layers.ts'
+import type { MountLayers } from './mount-layer.ts'
 import { mountOverlay, mountPointsBelow, unmount } from './mounts.ts'
 
 export interface RootfsDeps {
@@ -18,6 +19,7 @@ export interface RootfsDeps {
   readonly baseLayer: string
   readonly scratch: string
   readonly layers: Layers
+  readonly mountLayers: MountLayers
   readonly exec: Exec
 }
 
@@ -48,16 +50,21 @@ export async function treesOf(
   return trees
 }
 
-export function createRootfs({ directory, baseLayer, scratch, layers, exec }: RootfsDeps): Rootfs {
+export function createRootfs(deps: RootfsDeps): Rootfs {
+  const { directory, baseLayer, scratch, layers, mountLayers, exec } = deps
   const versions = (name: string): string => join(directory, name, 'versions')
 
   return {
     async mount(name, image) {
       const target = join(versions(name), versionOf(image.id), 'rootfs')
       await mkdir(target, { recursive: true, mode: 0o755 })
-      if ((await mountPointsBelow(target)).length > 0) return target
+      const mounted = await mountPointsBelow(target)
+      if (mounted.length > 0 && (await mountLayers.find(image.id))) return target
       const trees = await treesOf(image.layers, layers.open)
-      await mountOverlay({ layers: [baseLayer, ...trees], target, scratch }, exec)
+      const { tree } = await mountLayers.make(image, [baseLayer, ...trees])
+      // Mounted by a faasd that knew of no such layer; who runs on it goes on.
+      for (const point of mounted) await unmount(point, exec)
+      await mountOverlay({ layers: [baseLayer, tree, ...trees], target, scratch }, exec)
       return target
     },
 

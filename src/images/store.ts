@@ -3,6 +3,7 @@
  *
  *     store/layers/HEX/        a layer, by diff ID         store/images/HEX.json   an image, by id
  *     store/base-layer/        our own top layer           store/staging/ID/       work that is not done
+ *     store/mount-layers/HEX/  one below it for an image   store/mounts/           for the length of a mount
  *     images/NAME/versions/VERSION/rootfs                  a mounted image
  *
  * A layer is moved into its place whole and synced, an image's record is written last: what a crash leaves behind
@@ -12,6 +13,7 @@
 import { chmod, mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
+import { type Reach, reachNothing } from '../host/failpoints.ts'
 import type { Digest } from '../values/digest.ts'
 import { FaasError } from '../values/errors.ts'
 import type { FunctionName } from '../values/names.ts'
@@ -21,6 +23,8 @@ import type { Image } from './image.ts'
 import { type ResolvedUser, resolveImageUser } from './image-user.ts'
 import { createLayers } from './layers.ts'
 import { defaultLimits, type ImageLimits } from './limits.ts'
+import { createMountLayers } from './mount-layer.ts'
+import type { MountPoints } from './mount-points.ts'
 import { type ReceiveOptions, type StagedImage, stageImage } from './receive.ts'
 import { createImageRecords } from './record.ts'
 import { createRootfs, versionOf } from './rootfs.ts'
@@ -37,6 +41,8 @@ export interface ImageStore {
   load(id: Digest): Promise<Image>
   /** Mounts the read-only root of an image for a function, if it is not mounted, and answers its path. */
   mountRootfs(name: FunctionName, image: Image): Promise<string>
+  /** What in an image's root can be mounted on; known once it has been mounted. Throws NOT_FOUND before. */
+  mountPoints(image: Image): Promise<MountPoints>
   /** Points `images/NAME/rootfs` at a mounted version, atomically. */
   selectRootfs(name: FunctionName, image: Digest): Promise<void>
   /** The ids that the image's USER means, by the image's own account files. Throws IMAGE_CONFIG_INVALID. */
@@ -45,9 +51,14 @@ export interface ImageStore {
   releaseRootfs(name: FunctionName, keep?: Digest): Promise<void>
   /**
    * Removes the layers, records, mounts and staging directories that no image in `live`, no function in `names`, and no
-   * receive under way needs. Run at start and after each change.
+   * receive under way needs. Only images in `mounted` stay mounted, all of `live` when it is left out. Run at start and
+   * after each change.
    */
-  collect(live: ReadonlySet<Digest>, names: ReadonlySet<FunctionName>): Promise<void>
+  collect(
+    live: ReadonlySet<Digest>,
+    names: ReadonlySet<FunctionName>,
+    mounted?: ReadonlySet<Digest>,
+  ): Promise<void>
 }
 
 export interface ImageStoreDeps {
@@ -55,32 +66,50 @@ export interface ImageStoreDeps {
   readonly root: string
   readonly exec: Exec
   readonly limits?: Partial<ImageLimits>
+  /** D2 to D7 (docs/ARCHITECTURE.md). */
+  readonly reach?: Reach
 }
 
-export async function createImageStore({ root, exec, limits = {} }: ImageStoreDeps): Promise<ImageStore> {
+export async function createImageStore({
+  root,
+  exec,
+  limits = {},
+  reach = reachNothing,
+}: ImageStoreDeps): Promise<ImageStore> {
   const at = (...parts: string[]): string => join(root, ...parts)
-  const [stagingRoot, layersRoot, recordsRoot] = [
-    at('store', 'staging'),
-    at('store', 'layers'),
-    at('store', 'images'),
-  ]
-  for (const directory of [stagingRoot, layersRoot, recordsRoot])
-    await mkdir(directory, { recursive: true, mode: 0o700 })
+  const paths = {
+    staging: at('store', 'staging'),
+    layers: at('store', 'layers'),
+    records: at('store', 'images'),
+    mountLayers: at('store', 'mount-layers'),
+    scratch: at('store', 'mounts'),
+  }
+  for (const directory of Object.values(paths)) await mkdir(directory, { recursive: true, mode: 0o700 })
   // Layers are read by overlayfs with our rights; nobody else has to.
   await chmod(at('store'), 0o700)
   await mkdir(at('images'), { recursive: true, mode: 0o755 })
   await ensureBaseLayer(at('store', 'base-layer'))
 
-  const layers = createLayers(layersRoot)
-  const records = createImageRecords(recordsRoot)
+  const layers = createLayers(paths.layers)
+  const records = createImageRecords(paths.records)
+  const mountLayers = createMountLayers({ root: paths.mountLayers, scratch: paths.scratch, exec })
+  await mountLayers.cleanUp()
   const rootfs = createRootfs({
     directory: at('images'),
     baseLayer: at('store', 'base-layer'),
-    scratch: at('store', 'mounts'),
+    scratch: paths.scratch,
     layers,
+    mountLayers,
     exec,
   })
-  const collection = createCollection({ stagingRoot, layers, records, rootfs, exec })
+  const collection = createCollection({
+    stagingRoot: paths.staging,
+    layers,
+    records,
+    mountLayers,
+    rootfs,
+    exec,
+  })
 
   async function commit({ image, newLayers }: StagedImage, hold: (image: Digest) => void): Promise<Image> {
     return collection.exclusively(async () => {
@@ -88,6 +117,7 @@ export async function createImageStore({ root, exec, limits = {} }: ImageStoreDe
       await layers.sync()
       hold(image.id)
       await records.write(image)
+      await reach('D7')
       return image
     })
   }
@@ -95,6 +125,7 @@ export async function createImageStore({ root, exec, limits = {} }: ImageStoreDe
   return {
     async receive(body, options = {}) {
       await using work = await collection.beginWork()
+      await reach('D2')
       try {
         const staged = await stageImage(body, options, {
           staging: work.directory,
@@ -102,6 +133,7 @@ export async function createImageStore({ root, exec, limits = {} }: ImageStoreDe
           limits: { ...defaultLimits, ...limits },
           exec,
           claim: work.claim,
+          reach,
         })
         return await commit(staged, work.hold)
       } catch (error) {
@@ -110,6 +142,11 @@ export async function createImageStore({ root, exec, limits = {} }: ImageStoreDe
     },
     load: (id) => records.read(id),
     mountRootfs: (name, image) => collection.exclusively(() => rootfs.mount(name, image)),
+    async mountPoints({ id }) {
+      const layer = await mountLayers.find(id)
+      if (layer) return layer.points
+      throw new FaasError('NOT_FOUND', `the image ${id} has never been mounted`)
+    },
     selectRootfs: (name, image) => rootfs.select(name, image),
     resolveUser: resolveImageUser,
     releaseRootfs(name, keep) {

@@ -9,14 +9,14 @@ import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isUnused } from '../contracts/fd.ts'
-import type { ServedFunction } from '../functions/function.ts'
+import type { ServedFunction, VersionId } from '../functions/function.ts'
 import { removeTree } from '../host/files.ts'
 import { type ExitStatus, pidfdOpen, pidfdSignal, reapPidfd } from '../host/native/process.ts'
 import { closeFd } from '../host/native/sockets.ts'
 import { type BundleHost, writeBundle } from '../runtime/bundle.ts'
 import type { BindMount } from '../runtime/container.ts'
 import type { OciRuntime } from '../runtime/oci-runtime.ts'
-import { type Digest, parseDigest } from '../values/digest.ts'
+import { mountWritableRoot, removeBundle, writePlatformFiles } from './instance-root.ts'
 import { type OutputDeps, openOutput } from './output.ts'
 
 const SIGKILL = 9
@@ -37,7 +37,7 @@ export interface Instance {
   /** Of the container's init. */
   readonly pid: number
   /** The version it runs; undefined where an earlier daemon has not told. */
-  readonly image: Digest | undefined
+  readonly versionId: VersionId | undefined
   /** Resolves when nothing of the instance is left; never rejects. Undefined where the status is not known. */
   readonly ended: Promise<ExitStatus | undefined>
   /** Sends a signal, by its number, to the init. Nothing happens when it has ended. */
@@ -71,14 +71,17 @@ export async function startInstance(
   await using undo = new AsyncDisposableStack()
   undo.defer(() => removeTree(directory))
   await mkdir(directory, { mode: 0o700 })
-  await writeFile(join(directory, versionFile), fn.image)
+  await writeFile(join(directory, versionFile), fn.versionId)
   const output = undo.use(openOutput(directory, fn.name, id, deps))
   const attachment = undo.use(attach(directory))
-  undo.defer(() => removeTree(bundle))
+  undo.defer(() => removeBundle(bundle))
   await mkdir(bundle, { mode: 0o711 })
+  const files = await writePlatformFiles(directory, fn)
+  const rootfs = fn.options.writable ? await mountWritableRoot(bundle, fn) : fn.rootfs
   const spec = {
     id,
-    rootfs: fn.rootfs,
+    rootfs,
+    writable: fn.options.writable,
     argv: fn.argv,
     env: fn.env,
     cwd: fn.cwd,
@@ -86,7 +89,7 @@ export async function startInstance(
     hostname: fn.name,
     limits: fn.options.limits,
     contract: fn.contract,
-    mounts: attachment.mounts,
+    mounts: [...files, ...attachment.mounts],
     scratch: fn.scratch,
     cgroupParent: deps.cgroupParent,
     ...(attachment.seccompListener === undefined ? {} : { seccompListener: attachment.seccompListener }),
@@ -96,7 +99,7 @@ export async function startInstance(
   const { pid } = await output.withWriters((stdout, stderr) =>
     deps.runtime.run({ id, bundle, stdout, stderr }),
   )
-  return watchInstance({ id, pid, image: fn.image }, undo.move(), deps)
+  return watchInstance({ id, pid, versionId: fn.versionId }, undo.move(), deps)
 }
 
 export interface FoundContainer {
@@ -117,13 +120,13 @@ export async function adoptInstance(
   const functionName = functionNameOf(id)
   await using undo = new AsyncDisposableStack()
   undo.defer(() => removeTree(directory))
-  undo.defer(() => removeTree(join(deps.bundles, id)))
+  undo.defer(() => removeBundle(join(deps.bundles, id)))
   undo.defer(() => deps.runtime.delete(id))
   const waits = !existsSync(directory) || isUnused(directory)
   if (functionName === undefined || waits) return undefined
   undo.use(openOutput(directory, functionName, id, deps))
-  const image = versionOf(id, deps)
-  return { instance: watchInstance({ id, pid, image }, undo.move(), deps), functionName }
+  const versionId = versionOf(id, deps)
+  return { instance: watchInstance({ id, pid, versionId }, undo.move(), deps), functionName }
 }
 
 /** Removes directories and bundles of instances whose containers are gone: `keep` are those that live. */
@@ -137,7 +140,7 @@ export async function removeLeftInstances(
       if (!idForm.test(id) || keep.has(id)) continue
       removed.add(id)
       await deps.runtime.delete(id)
-      await removeTree(join(parent, id))
+      await (parent === deps.bundles ? removeBundle : removeTree)(join(parent, id))
     }
   }
   return [...removed]
@@ -150,9 +153,9 @@ const versionFile = 'version'
 export function versionOf(
   id: string,
   { runDirectory }: Pick<InstanceDeps, 'runDirectory'>,
-): Digest | undefined {
+): VersionId | undefined {
   try {
-    return parseDigest(readFileSync(join(runDirectory, id, versionFile), 'utf8'))
+    return readFileSync(join(runDirectory, id, versionFile), 'utf8')
   } catch {
     return undefined
   }
@@ -165,7 +168,7 @@ export const functionNameOf = (id: string): string | undefined => idForm.exec(id
 
 /** Waits for the end of the container's init and then disposes of `remains`, last acquired first. */
 function watchInstance(
-  { id, pid, image }: Pick<Instance, 'id' | 'pid' | 'image'>,
+  { id, pid, versionId }: Pick<Instance, 'id' | 'pid' | 'versionId'>,
   remains: AsyncDisposableStack,
   deps: Pick<InstanceDeps, 'poller' | 'log'>,
 ): Instance {
@@ -198,7 +201,7 @@ function watchInstance(
   return {
     id,
     pid,
-    image,
+    versionId,
     ended: dispose(),
     signal,
     kill: () => signal(SIGKILL),

@@ -8,7 +8,11 @@ import { type BundleHost, renderBundle, writeBundle } from './bundle.ts'
 import { type ContainerSpec, defaultLimits } from './container.ts'
 import { renderSeccomp } from './seccomp.ts'
 
-const host: BundleHost = { cgroups: { version: 1, swap: true, hierarchies: [] }, architecture: 'x64' }
+const host: BundleHost = {
+  cgroups: { version: 1, swap: true, hierarchies: [] },
+  architecture: 'x64',
+  openFiles: 20_000,
+}
 
 const spec: ContainerSpec = {
   id: 'faas-fibonacci-0123abcd',
@@ -40,9 +44,9 @@ test('renderBundle() renders a container as the OCI runtime spec has it', () => 
       capabilities: { bounding: [], effective: [], inheritable: [], permitted: [], ambient: [] },
       rlimits: [
         { type: 'RLIMIT_CORE', hard: 0, soft: 0 },
-        { type: 'RLIMIT_FSIZE', hard: 268435456, soft: 268435456 },
         { type: 'RLIMIT_MEMLOCK', hard: 65536, soft: 65536 },
         { type: 'RLIMIT_MSGQUEUE', hard: 0, soft: 0 },
+        { type: 'RLIMIT_FSIZE', hard: 268435456, soft: 268435456 },
         { type: 'RLIMIT_NOFILE', hard: 1024, soft: 1024 },
       ],
       noNewPrivileges: true,
@@ -113,6 +117,53 @@ test('renderBundle() renders a container as the OCI runtime spec has it', () => 
       readonlyPaths: ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'],
     },
   })
+})
+
+interface Rendered {
+  readonly process: {
+    readonly capabilities: Readonly<Record<string, readonly string[]>>
+    readonly rlimits: readonly object[]
+  }
+  readonly root: { readonly readonly: boolean }
+  readonly mounts: readonly { readonly destination: string; readonly options: readonly string[] }[]
+}
+const rendered = (changes: Partial<ContainerSpec>): Rendered =>
+  renderBundle({ ...spec, ...changes }, host) as Rendered
+
+test('renderBundle() gives `listen` the capabilities of an entrypoint that changes user, and descriptors for connections', () => {
+  const { capabilities, rlimits } = rendered({ contract: 'listen' }).process
+  const names = 'CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETPCAP SETUID'.split(' ')
+  const given = names.map((name) => `CAP_${name}`)
+  assert.deepEqual(capabilities, {
+    bounding: given,
+    effective: given,
+    inheritable: [],
+    permitted: given,
+    ambient: [],
+  })
+  assert.deepEqual(rlimits.slice(3), [{ type: 'RLIMIT_NOFILE', hard: 20_000, soft: 20_000 }])
+})
+
+test('renderBundle() makes a root writable when it is asked to', () => {
+  assert.equal(rendered({}).root.readonly, true)
+  assert.equal(rendered({ writable: true }).root.readonly, false)
+})
+
+test('renderBundle() puts a tmpfs on each scratch directory and copies where there is something', () => {
+  const owner = { uid: 70, gid: 71, mode: 0o2770 }
+  const scratch = [
+    { path: '/empty', ...owner, copy: false },
+    { path: '/full', ...owner, copy: true },
+  ]
+  const mounts = rendered({ scratch }).mounts.slice(4, 6)
+  const size = ['uid=70', 'gid=71', 'size=67108864', 'nr_inodes=16384']
+  assert.deepEqual(
+    mounts.map(({ destination, options }) => [destination, options]),
+    [
+      ['/empty', ['nosuid', 'nodev', 'mode=2770', ...size]],
+      ['/full', ['nosuid', 'nodev', 'tmpcopyup', 'mode=770', ...size]],
+    ],
+  )
 })
 
 const processOf = (changes: Partial<ContainerSpec>): { env: string[]; cwd: string } =>

@@ -4,7 +4,7 @@
  * mounts, hooks or annotations.
  * Failures: IMAGE_CONFIG_INVALID for values that no container can be started with.
  */
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join, posix } from 'node:path'
 import { FaasError } from '../values/errors.ts'
 import { ID_COUNT, idMappings } from '../values/id-map.ts'
@@ -16,6 +16,8 @@ import { type Architecture, renderSeccomp } from './seccomp.ts'
 export interface BundleHost {
   readonly cgroups: CgroupFacts
   readonly architecture: Architecture
+  /** Descriptors that a process may hold at most: in a user namespace no limit can be raised. */
+  readonly openFiles: number
 }
 
 const kib = 1024
@@ -23,14 +25,25 @@ const mib = 1024 * kib
 
 const defaultPath = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
-/** File limits of a process. Processes are bounded by the pids cgroup: RLIMIT_NPROC counts a user, not a container. */
-const rlimits = [
-  { type: 'RLIMIT_CORE', hard: 0, soft: 0 },
-  { type: 'RLIMIT_FSIZE', hard: 256 * mib, soft: 256 * mib },
-  { type: 'RLIMIT_MEMLOCK', hard: 64 * kib, soft: 64 * kib },
-  { type: 'RLIMIT_MSGQUEUE', hard: 0, soft: 0 },
-  { type: 'RLIMIT_NOFILE', hard: 1024, soft: 1024 },
-] as const
+const limit = (type: string, value: number) => ({ type, hard: value, soft: value })
+
+/**
+ * Limits of a process. Processes are bounded by the pids cgroup: RLIMIT_NPROC counts a user, not a container. A server
+ * holds a descriptor for each connection, and its files are bounded by the mounts that they lie in: FSIZE would end a
+ * database in the middle of a write.
+ */
+const contractLimits = {
+  fd: { openFiles: 1024, more: [limit('RLIMIT_FSIZE', 256 * mib)] },
+  listen: { openFiles: 64 * kib, more: [] },
+} as const satisfies Record<Contract, { openFiles: number; more: readonly object[] }>
+
+const rlimitsOf = (contract: Contract, { openFiles }: BundleHost): readonly object[] => [
+  limit('RLIMIT_CORE', 0),
+  limit('RLIMIT_MEMLOCK', 64 * kib),
+  limit('RLIMIT_MSGQUEUE', 0),
+  ...contractLimits[contract].more,
+  limit('RLIMIT_NOFILE', Math.min(contractLimits[contract].openFiles, openFiles)),
+]
 
 const none: readonly string[] = []
 
@@ -114,13 +127,16 @@ function mountsOf(spec: ContainerSpec): OciMount[] {
   ]
 }
 
-/** `tmpcopyup`: what the image has there is copied into the tmpfs by the runtime, as Docker does for a new volume. */
+/**
+ * `tmpcopyup`: what the image has there is copied into the tmpfs by the runtime, as Docker does for a new volume. While
+ * runc copies, the setgid bit would spread to the directories within; it sets the directory's own afterwards.
+ */
 const scratchOf = ({ scratch = [], limits }: ContainerSpec): OciMount[] =>
-  scratch.map(({ path, uid, gid, mode }) =>
+  scratch.map(({ path, uid, gid, mode, copy }) =>
     tmpfs(
       path,
-      'tmpcopyup',
-      `mode=${mode.toString(8)}`,
+      ...(copy ? ['tmpcopyup'] : []),
+      `mode=${(copy ? mode & 0o1777 : mode).toString(8)}`,
       `uid=${uid}`,
       `gid=${gid}`,
       `size=${limits.tmpBytes}`,
@@ -160,7 +176,8 @@ function environment({ env, hostname }: ContainerSpec): string[] {
 }
 
 /** The `config.json` of a container, as a value. Entries of `env` that are no `NAME=value` are left out. */
-export function renderBundle(spec: ContainerSpec, { cgroups, architecture }: BundleHost): object {
+export function renderBundle(spec: ContainerSpec, host: BundleHost): object {
+  const { cgroups, architecture } = host
   checkContainerId(spec.id)
   checkProcess(spec)
   const capabilities = contractCapabilities[spec.contract]
@@ -184,11 +201,11 @@ export function renderBundle(spec: ContainerSpec, { cgroups, architecture }: Bun
         permitted: capabilities,
         ambient: none,
       },
-      rlimits,
+      rlimits: rlimitsOf(spec.contract, host),
       noNewPrivileges: true,
       oomScoreAdj,
     },
-    root: { path: spec.rootfs, readonly: true },
+    root: { path: spec.rootfs, readonly: spec.writable !== true },
     hostname: spec.hostname,
     mounts: mountsOf(spec),
     linux: {
@@ -212,7 +229,14 @@ export async function detectBundleHost(): Promise<BundleHost> {
   if (arch !== 'x64' && arch !== 'arm64') {
     throw new FaasError('RUNTIME_FAILED', `containers run on x64 and arm64, this machine is ${arch}`)
   }
-  return { cgroups: await detectCgroups(), architecture: arch }
+  return { cgroups: await detectCgroups(), architecture: arch, openFiles: await findOpenFiles() }
+}
+
+/** This process's own hard limit, which runtimes inherit. */
+async function findOpenFiles(): Promise<number> {
+  const limits = await readFile('/proc/self/limits', 'utf8')
+  const [, hard] = /^Max open files +\S+ +(\d+)/m.exec(limits) ?? []
+  return hard === undefined ? Number.MAX_SAFE_INTEGER : Number(hard)
 }
 
 /**

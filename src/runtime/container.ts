@@ -41,18 +41,20 @@ export interface BindMount {
   readonly readOnly: boolean
 }
 
-/** Owner by the ids inside of the container, and permission bits. */
+/** A directory that a tmpfs covers; owner by the ids inside of the container, and permission bits. */
 export interface Scratch {
   readonly path: string
   readonly uid: number
   readonly gid: number
   readonly mode: number
+  /** Whether what the image has there is copied into it. */
+  readonly copy: boolean
 }
 
 export interface ContainerSpec {
   /** Also the name of its cgroup; see {@link checkContainerId}. */
   readonly id: string
-  /** A mounted, read-only root whose files belong to the ids of id-map.ts; its parents must be open to others (o+x). */
+  /** A mounted root whose files belong to the ids of id-map.ts; its parents must be open to others (o+x). */
   readonly rootfs: string
   readonly argv: readonly string[]
   /** `NAME=value` each. PATH and HOSTNAME are added where they are missing, as Docker does. */
@@ -63,7 +65,9 @@ export interface ContainerSpec {
   readonly limits: Limits
   readonly contract: Contract
   readonly mounts: readonly BindMount[]
-  /** Directories of the root that a tmpfs covers, as large as `/tmp`; what the image has there is copied into it. */
+  /** Whether programs may write to the root. What they write must cost no more than their memory. */
+  readonly writable?: boolean
+  /** Directories that are there, each of which gets a tmpfs as large as `/tmp`. */
   readonly scratch?: readonly Scratch[]
   /** The UNIX socket to which the runtime sends the descriptor of supervised calls. */
   readonly seccompListener?: string
