@@ -78,6 +78,8 @@ export async function stageImage(
     return staged === undefined ? deps.layers.open(layer) : openLayer(staged)
   }
   await checkMountPoints(await treesOf(image.layers, place))
+  // The archive has done its work: it need not go through the disk with the rest.
+  await spool.truncate(0)
   if (newLayers.size > 0) await deps.exec('sync', ['--file-system', staging], { timeoutMs: syncTimeoutMs })
   options.signal?.throwIfAborted()
   return { image, newLayers }

@@ -5,6 +5,7 @@
  * COMMAND_TIMEOUT, PROGRAM_MISSING, or the signal's reason. No process is left when the promise settles.
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { type ErrorCode, errorCodes, FaasError } from '../values/errors.ts'
@@ -54,7 +55,7 @@ export async function runLayer(job: Omit<LayerJob, 'render'>, options: UnpackOpt
   const stop = (reason: unknown) => {
     stopped ??= reason
     program.child.kill('SIGKILL')
-    unpacker?.child.kill('SIGKILL')
+    if (unpacker) endUnpacker(unpacker.child)
   }
   const onAbort = () => stop(signal?.reason)
   signal?.addEventListener('abort', onAbort, { once: true })
@@ -79,6 +80,31 @@ function startUnpacker(target: UnpackTarget, input: Readable): Started {
   // The child has its own descriptor. Ours would keep the program from noticing that tar is gone.
   input.destroy()
   return unpacker
+}
+
+/**
+ * Kills the first process of the unpacker's PID namespace, and so all of it. `unshare`, which waits for that one,
+ * then ends by itself; killed before it, it would leave its child to be waited for by nobody.
+ */
+function endUnpacker(unshare: ChildProcess): void {
+  const children = childrenOf(unshare.pid)
+  if (children.length === 0) unshare.kill('SIGKILL')
+  for (const pid of children) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // It has just ended.
+    }
+  }
+}
+
+function childrenOf(pid: number | undefined): readonly number[] {
+  try {
+    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+    return text.split(' ').filter(Boolean).map(Number)
+  } catch {
+    return []
+  }
 }
 
 interface Ended {

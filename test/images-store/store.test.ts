@@ -184,6 +184,10 @@ test('a receive that is cancelled while a layer is unpacked leaves nothing and n
     },
   })
   await assert.rejects(receiving, { code: 'ARCHIVE_TRUNCATED' })
+  const children = await readFile(`/proc/self/task/${process.pid}/children`, 'utf8')
+  for (const pid of children.split(' ').filter(Boolean)) {
+    assert.doesNotMatch(await readFile(`/proc/${pid}/cmdline`, 'utf8'), /layer-program|unshare/)
+  }
   for (const place of ['layers', 'images', 'staging'])
     assert.deepEqual(await readdir(join(root, 'store', place)), [])
 })
