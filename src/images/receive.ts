@@ -40,6 +40,8 @@ export interface ReceiveOptions {
 export interface StageDeps {
   /** An empty directory on the store's file system. */
   readonly staging: string
+  /** {@link UnpackOptions.cache} */
+  readonly cache: string
   readonly layers: Layers
   readonly limits: ImageLimits
   readonly exec: Exec
@@ -132,7 +134,7 @@ async function unpackLayers(
   files: readonly ArchiveFile[],
   spool: number,
   options: ReceiveOptions,
-  { staging, limits, claim }: StageDeps,
+  { staging, cache, limits, claim }: StageDeps,
 ): Promise<Map<Digest, string>> {
   const present = await claim(new Set(image.layers))
   const staged = new Map<Digest, string>()
@@ -166,7 +168,7 @@ async function unpackLayers(
             maxBytes: limits.unpackedBytes - unpackedBytes,
             compressionRatio: limits.compressionRatio,
           },
-          { spool, timeoutMs: limits.unpackMs, signal, ...(target ? { target } : {}) },
+          { spool, cache, timeoutMs: limits.unpackMs, signal, ...(target ? { target } : {}) },
         )
       const message = `layer ${index + 1} of ${image.layers.length}, ${mebibytes(file.size)}`
       options.onProgress?.({ step: directory === undefined ? 'verify' : 'unpack', message })

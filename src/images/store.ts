@@ -3,6 +3,7 @@
  *
  *     store/layers/HEX/        a layer, by diff ID         store/images/HEX.json   an image, by id
  *     store/base-layer/        our own top layer           store/staging/ID/       work that is not done
+ *     store/cache/             of Node: safe to delete
  *     images/NAME/versions/VERSION/rootfs                  a mounted image
  *
  * A layer is moved into its place whole and synced, an image's record is written last: what a crash leaves behind
@@ -98,6 +99,7 @@ export async function createImageStore({ root, exec, limits = {} }: ImageStoreDe
       try {
         const staged = await stageImage(body, options, {
           staging: work.directory,
+          cache: at('store', 'cache'),
           layers,
           limits: { ...defaultLimits, ...limits },
           exec,

@@ -26,6 +26,8 @@ export interface UnpackOptions {
   readonly target?: UnpackTarget
   /** Descriptor of the spool file; stays the caller's. */
   readonly spool: number
+  /** Where Node keeps the compiled program: half of its start is saved. Nobody but root may write there. */
+  readonly cache: string
   readonly timeoutMs: number
   readonly signal?: AbortSignal | undefined
 }
@@ -39,7 +41,7 @@ const keptAnswer = 64 * 1024
 const shownWords = 400
 
 export async function runLayer(job: Omit<LayerJob, 'render'>, options: UnpackOptions): Promise<LayerReport> {
-  const { target, spool, timeoutMs, signal } = options
+  const { target, spool, cache, timeoutMs, signal } = options
   signal?.throwIfAborted()
   const jobText = JSON.stringify({ ...job, render: target !== undefined } satisfies LayerJob)
   const program = start(
@@ -47,6 +49,7 @@ export async function runLayer(job: Omit<LayerJob, 'render'>, options: UnpackOpt
     [`--max-old-space-size=${heapMebibytes}`, layerProgram, jobText],
     // Standard input stays open while we live: when it ends, so does the program.
     ['pipe', target ? 'pipe' : 'ignore', 'pipe', spool, 'pipe'],
+    { env: { ...environment, NODE_COMPILE_CACHE: cache } },
   )
   const answerText = keepText(program.child.stdio[4] as Readable, keptAnswer)
   const unpacker = target && startUnpacker(target, program.child.stdout as Readable)
@@ -76,7 +79,10 @@ export async function runLayer(job: Omit<LayerJob, 'render'>, options: UnpackOpt
 
 function startUnpacker(target: UnpackTarget, input: Readable): Started {
   const [command, ...args] = inUnpackRoot(tarCommand)
-  const unpacker = start(command, args, [input, 'ignore', 'pipe', target.namespace], target.directory)
+  const unpacker = start(command, args, [input, 'ignore', 'pipe', target.namespace], {
+    cwd: target.directory,
+    env: environment,
+  })
   // The child has its own descriptor. Ours would keep the program from noticing that tar is gone.
   input.destroy()
   return unpacker
@@ -121,8 +127,13 @@ interface Started {
   readonly ended: Promise<Ended>
 }
 
-function start(command: string, args: readonly string[], stdio: StdioOptions, cwd?: string): Started {
-  const child = spawn(command, args, { stdio, env: environment, ...(cwd === undefined ? {} : { cwd }) })
+function start(
+  command: string,
+  args: readonly string[],
+  stdio: StdioOptions,
+  place: { readonly cwd?: string; readonly env: Readonly<Record<string, string>> },
+): Started {
+  const child = spawn(command, args, { stdio, ...place })
   const words = keepText(child.stderr as Readable, keptWords)
   child.stdin?.on('error', () => {})
   const ended = new Promise<Ended>((resolve) => {

@@ -98,10 +98,11 @@ export async function* body(bytes: Uint8Array, chunkBytes = 65536): AsyncGenerat
   for (let at = 0; at < bytes.length; at += chunkBytes) yield bytes.subarray(at, at + chunkBytes)
 }
 
-/** Everything below a directory, one line a file: kind, mode, owner and content, mounts not entered. */
+/** Everything below a directory, one line a file: kind, mode, owner and content. Node's own cache is left out. */
 export async function snapshot(directory: string): Promise<string[]> {
   const lines: string[] = []
   const walk = async (path: string, name: string): Promise<void> => {
+    if (name === './store/cache') return
     const found = await lstat(path)
     const kind = found.isDirectory() ? 'd' : found.isSymbolicLink() ? 'l' : found.isFile() ? 'f' : 'o'
     const content = kind === 'f' ? sha256(await readFile(path)) : kind === 'l' ? await readlink(path) : ''
