@@ -3,7 +3,7 @@
  * the image and read its config; check every layer and unpack the new ones; look at the result; sync. All of it lies
  * in one staging directory, which the caller removes whatever happens.
  */
-import { mkdir, open } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import { type Digest, digestOfHex, hexOf } from '../values/digest.ts'

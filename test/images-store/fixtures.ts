@@ -1,6 +1,6 @@
 /** Stores in temporary directories, and small archives built in memory: well-formed ones, and with any part replaced. */
 import { createHash } from 'node:crypto'
-import { chmod, lstat, mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises'
+import { chmod, lstat, mkdtemp, readdir, readFile, readlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
@@ -113,6 +113,3 @@ export async function snapshot(directory: string): Promise<string[]> {
   await walk(directory, '.')
   return lines
 }
-
-/** Removes a file that a test planted. */
-export const discard = (path: string): Promise<void> => rm(path, { recursive: true, force: true })
