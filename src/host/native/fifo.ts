@@ -15,10 +15,12 @@ export function makeFifo(path: string): void {
 }
 
 /** Our end: never blocks, and is never at its end while it is held. */
-export const openFifoReader = (path: string): number => openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
+export const openFifoReader = (path: string): number =>
+  openSync(path, constants.O_RDWR | constants.O_NONBLOCK)
 
 /** The container's end, a description of its own: O_NONBLOCK must not be seen by programs that print. */
 export const openFifoWriter = (path: string): number => openSync(path, constants.O_RDWR)
 
 /** Reads what is there now, at most one buffer; 0 when nothing is. */
-export const readAvailable = (fd: number, buffer: Buffer): number => Math.max(0, Number(libc.read(fd, buffer, buffer.length)))
+export const readAvailable = (fd: number, buffer: Buffer): number =>
+  Math.max(0, Number(libc.read(fd, buffer, buffer.length)))
