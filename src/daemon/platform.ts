@@ -3,7 +3,7 @@
 import { join } from 'node:path'
 import type { FunctionDetail, FunctionSummary, LogLine } from '../api/answers.ts'
 import type { DeployOptions, Platform } from '../api/platform.ts'
-import { type Deploy, type NameLocks } from '../functions/deploy.ts'
+import type { Deploy } from '../functions/deploy.ts'
 import {
   commandOf,
   defaultMaxInstances,

@@ -32,7 +32,7 @@ export const syscall = libc.func('long syscall(long, long, long, long, long)')
 export const waitid = libc.func('int waitid(int, uint, void *, int)')
 export const write = libc.func('long write(int, void *, size_t)')
 
-const names = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value as number, name]))
+const names = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]))
 
 /** The name of the last failure on this thread, as `EAGAIN`. Read it before any other call. */
 export const lastErrno = (): string => names.get(koffi.errno()) ?? `errno ${koffi.errno()}`
@@ -44,7 +44,7 @@ export function must(result: number, call: string): number {
 }
 
 /** The address of a buffer, to be put into a structure; the buffer must stay referenced during the call. */
-export const addressOf = (buffer: Uint8Array): bigint => koffi.address(buffer) as bigint
+export const addressOf = (buffer: Uint8Array): bigint => koffi.address(buffer)
 
 /** Runs a blocking function on libuv's pool; its result arrives as the promise's value. */
 export const onPool = (fn: ReturnType<typeof libc.func>, ...args: unknown[]): Promise<number> =>

@@ -196,7 +196,4 @@ export function resetTcp(fd: number): void {
   libc.close(fd)
 }
 
-/** Ends both directions for everyone who holds the connection: a copy in a container ends with it. */
-export const shutdownTcp = (fd: number): void => void libc.shutdown(fd, 2)
-
 export const closeFd = (fd: number): void => void libc.close(fd)
