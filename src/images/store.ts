@@ -10,7 +10,7 @@
  * is in staging, or is a layer that no record names, and the next {@link ImageStore.collect} removes it.
  * One process at a time; calls may overlap in any way.
  */
-import { chmod, mkdir } from 'node:fs/promises'
+import { chmod, mkdir, realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import type { Digest } from '../values/digest.ts'
@@ -58,7 +58,14 @@ export interface ImageStoreDeps {
   readonly limits?: Partial<ImageLimits>
 }
 
-export async function createImageStore({ root, exec, limits = {} }: ImageStoreDeps): Promise<ImageStore> {
+export async function createImageStore({
+  root: givenRoot,
+  exec,
+  limits = {},
+}: ImageStoreDeps): Promise<ImageStore> {
+  await mkdir(givenRoot, { recursive: true, mode: 0o755 })
+  // Mount points are known by their real paths.
+  const root = await realpath(givenRoot)
   const at = (...parts: string[]): string => join(root, ...parts)
   const [stagingRoot, layersRoot, recordsRoot] = [
     at('store', 'staging'),
@@ -69,7 +76,8 @@ export async function createImageStore({ root, exec, limits = {} }: ImageStoreDe
     await mkdir(directory, { recursive: true, mode: 0o700 })
   // Layers are read by overlayfs with our rights; nobody else has to.
   await chmod(at('store'), 0o700)
-  await mkdir(at('images'), { recursive: true, mode: 0o755 })
+  await mkdir(at('images'), { recursive: true })
+  await chmod(at('images'), 0o755)
   await ensureBaseLayer(at('store', 'base-layer'))
 
   const layers = createLayers(layersRoot)

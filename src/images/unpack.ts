@@ -195,7 +195,8 @@ const lastWords = ({ code, words }: Ended): string =>
   words.trim().split('\n').slice(-3).join(' ').slice(-shownWords) || `exit code ${code}`
 
 function unpackError(index: number, ended: Ended): FaasError {
-  if (/No space left on device|Disk quota exceeded/.test(ended.words)) {
+  // "Wrote only" is how tar reports the write that met the end of the disk half-way.
+  if (/No space left on device|Disk quota exceeded|Wrote only \d+ of/.test(ended.words)) {
     return new FaasError('DISK_FULL', `no space left to unpack layer ${index}`)
   }
   const said = lastWords(ended)

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { lstat, mkdir, readdir, readFile, readlink, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { exec } from '../../src/host/exec.ts'
@@ -190,6 +190,36 @@ test('a receive that is cancelled while a layer is unpacked leaves nothing and n
   }
   for (const place of ['layers', 'images', 'staging'])
     assert.deepEqual(await readdir(join(root, 'store', place)), [])
+})
+
+test('receive() says that the disk is full, and leaves nothing on it', { skip }, async (t) => {
+  const { root, store } = await createTestStore(t)
+  await exec('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'small', join(root, 'store', 'staging')])
+  const archiveOf = (bytes: number) =>
+    legacyArchive({ layers: [layerOf({ path: 'large', content: Buffer.alloc(bytes, 'x') })] })
+  // The first does not fit as an archive, the second not as an archive and a layer.
+  for (const bytes of [4_000_000, 2_000_000]) {
+    await assert.rejects(store.receive(body(archiveOf(bytes))), { code: 'DISK_FULL' })
+    assert.deepEqual(await readdir(join(root, 'store', 'staging')), [])
+  }
+})
+
+test('a root that is reached through a link is known by its real path', { skip }, async (t) => {
+  const { root } = await createTestStore(t)
+  await symlink(root, join(root, 'link'))
+  const store = await createImageStore({ root: join(root, 'link'), exec })
+  const image = await store.receive(body(archives.first))
+  await store.mountRootfs(name, image)
+  await store.mountRootfs(name, image)
+  assert.equal((await mountPointsBelow(root)).length, 1)
+})
+
+test('files in images/ that are not ours are left alone', { skip }, async (t) => {
+  const { root, store } = await createTestStore(t)
+  await writeFile(join(root, 'images', 'note'), 'x')
+  await mkdir(join(root, 'images', name, 'kept'), { recursive: true })
+  await store.collect(new Set(), new Set())
+  assert.deepEqual((await readdir(join(root, 'images'))).sort(), [name, 'note'])
 })
 
 test('layers are for root alone, and for others only through the mount', { skip }, async (t) => {
