@@ -10,11 +10,12 @@
  * is in staging, or is a layer that no record names, and the next {@link ImageStore.collect} removes it.
  * One process at a time; calls may overlap in any way.
  */
-import { chmod, mkdir, realpath } from 'node:fs/promises'
+import { chmod, chown, mkdir, realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import type { Digest } from '../values/digest.ts'
 import { FaasError } from '../values/errors.ts'
+import { ID_BASE } from '../values/id-map.ts'
 import type { FunctionName } from '../values/names.ts'
 import { ensureBaseLayer } from './base-layer.ts'
 import { createCollection } from './collect.ts'
@@ -76,8 +77,10 @@ export async function createImageStore({
     await mkdir(directory, { recursive: true, mode: 0o700 })
   // Layers are read by overlayfs with our rights; nobody else has to.
   await chmod(at('store'), 0o700)
-  await mkdir(at('images'), { recursive: true })
-  await chmod(at('images'), 0o755)
+  // Roots of containers are reached through here by root of a container, who is in this group, and by no local user.
+  await mkdir(at('images'), { recursive: true, mode: 0o710 })
+  await chown(at('images'), 0, ID_BASE)
+  await chmod(at('images'), 0o710)
   await ensureBaseLayer(at('store', 'base-layer'))
 
   const layers = createLayers(layersRoot)

@@ -180,7 +180,7 @@ test('a receive that is cancelled while a layer is unpacked leaves nothing and n
   const receiving = store.receive(body(legacyArchive({ layers: [large], config: configOf([large]) })), {
     signal: cancel.signal,
     onProgress: ({ step }) => {
-      if (step === 'unpack') setTimeout(() => cancel.abort(), 150)
+      if (step === 'unpack') setTimeout(() => cancel.abort(), 80)
     },
   })
   await assert.rejects(receiving, { code: 'ARCHIVE_TRUNCATED' })
