@@ -52,7 +52,8 @@ test('names', { skip: skipReason('runc') }, async (t) => {
     for (const [what, names, status] of refused) {
       const answer = await deployAs(names)
       assert.equal(answer.status, status, `${what}: ${JSON.stringify(answer.body)}`)
-      assert.equal(errorCodeOf(answer), status === 409 ? 'NAME_RESERVED' : 'NAME_INVALID', what)
+      const code = status === 409 ? 'NAME_RESERVED' : names.length > 1 ? 'REQUEST_INVALID' : 'NAME_INVALID'
+      assert.equal(errorCodeOf(answer), code, what)
     }
     assert.equal(await state(), before)
   })

@@ -113,13 +113,12 @@ test('peers reach DNS and functions, others nothing, local users no function', {
     'who is not in the tunnel reaches none of the platform’s addresses, whatever route it takes',
     async () => {
       await stranger.sh(`ip -6 route add fd00:faa5::/32 via ${server.ipv6} dev eth0`)
-      for (const address of [dnsServer, host, peer]) {
-        assert.deepEqual(await scan(stranger, address), { open: [], others: ['silence'] })
-        assert.deepEqual(await reach(stranger, [`ping,${address},0,`, `udp,${address},53,`]), [
-          'silence',
-          'silence',
-        ])
+      const addresses = [dnsServer, host, peer]
+      for (const result of await Promise.all(addresses.map((address) => scan(stranger, address)))) {
+        assert.deepEqual(result, { open: [], others: ['silence'] })
       }
+      const others = addresses.flatMap((address) => [`ping,${address},0,`, `udp,${address},53,`])
+      assert.deepEqual(new Set(await reach(stranger, others)), new Set(['silence']))
     },
   )
 
@@ -151,7 +150,7 @@ test('peers reach DNS and functions, others nothing, local users no function', {
         ' %{http_code}',
         'http://localhost:8080/api/list',
       ])
-      assert.match(refused.stdout, /"CALLER_REFUSED".* 403$/)
+      assert.match(refused.stdout, /"CALLER_REFUSED"[^]* 403$/)
       assert.deepEqual(await reach(server, [`tcp,${host},80,`], { uid: nobody }), ['refused'])
       assert.deepEqual(await reach(server, [`tcp,${host},80,`]), ['answer'])
       for (const command of [
@@ -159,6 +158,7 @@ test('peers reach DNS and functions, others nothing, local users no function', {
         'ls /run/faasd/i',
         'ls /var/lib/faasd/bundles',
         'ls /var/lib/faasd/images',
+        'cat /var/lib/faasd/images/fn/rootfs/app/handler.py',
         'ls /var/lib/faasd/store/layers',
         'cat /var/lib/faasd/registry.json',
         'cat /etc/wireguard/server_private.key',
