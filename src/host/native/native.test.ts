@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { acquireLock } from '../lock.ts'
 import { drainNetlink, openLinkMonitor, socketOwner } from './netlink.ts'
@@ -108,7 +109,8 @@ test('a pidfd becomes readable when its process ends', async () => {
 test('reapOrphans() takes what ended and nobody waits for, and leaves alone what somebody does', async () => {
   becomeSubreaper()
   const parent = spawn('sh', ['-c', 'sleep 0.1 & echo $!'], { stdio: ['ignore', 'pipe', 'ignore'] })
-  const [orphan] = (await once(parent.stdout, 'data')) as [Buffer]
+  // To the end: what is left unread in a pipe keeps this process alive.
+  const orphan = await text(parent.stdout)
   const known = spawn('sh', ['-c', 'exit 7'])
   const exited = once(known, 'exit')
   await reapOrphans()
