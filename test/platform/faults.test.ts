@@ -28,6 +28,10 @@ for (const runtime of runtimes) {
       await eventually(what, check, { timeoutMs: healingMs, intervalMs: 50 })
       context.diagnostic(`${what} after ${Math.round(performance.now() - begin)} ms`)
     }
+    const instancesOf = async (name: string) => {
+      const { body } = await platform.api('GET', `/api/functions/${name}`)
+      return (body as { instances: number }).instances
+    }
     const daemonPid = () => platform.pidOf('src/daemon/main.ts')
 
     const peer = await platform.join(device, 'laptop')
@@ -61,84 +65,101 @@ for (const runtime of runtimes) {
       },
     )
 
-    await step('F22 a request in flight at the end of faasd still ends at its time limit', async () => {
-      const address = await platform.deployed('limited', archive, 'timeout=5s')
-      const request = requestOne(device, { host: address, path: '/silent', timeoutMs: 60_000 })
-      await eventually('it is with an instance', async () => {
-        const { body } = await platform.api('GET', '/api/functions/limited/stats')
-        assert.equal((body as { connections: { passed: number } }).connections.passed, 1)
-      })
-      await server.exec(['kill', '-9', String(await daemonPid())])
-      const { end } = await request
-      assert.ok(['ECONNRESET', 'closed', 'EPIPE'].includes(end), end)
-      await eventually('faasd serves', () => platform.api('GET', '/api/health'))
-      assert.equal((await platform.remove('limited')).status, 200)
-      await platform.invariants()
-    })
-
-    await step('F25 kill -9 of CoreDNS: names resolve again within seconds', async (context) => {
-      await server.exec(['kill', '-9', String(await platform.pidOf('coredns -conf'))])
-      await heals(context, 'a name resolves', async () => {
-        const found = await device.sh(`dig +short +time=1 +tries=1 one.faas AAAA @${dnsServer}`)
-        assert.equal(found.trim(), one)
-      })
-    })
-
-    await step(
-      'F24 kill -9 of wireguard-go: the tunnel is back within seconds, with the same keys and peers',
-      async (context) => {
-        const key = await server.sh('wg show wg0 public-key')
-        const { code } = await server.exec(['pkill', '-9', '-f', 'wireguard-go wg0'], { okCodes: [0, 1] })
-        if (code !== 0) return context.skip('the kernel itself carries WireGuard here')
-        await heals(context, 'a device’s request is answered', answers)
-        assert.equal(await server.sh('wg show wg0 public-key'), key)
+    if (runtime === 'runc')
+      await step('F22 a request in flight at the end of faasd still ends at its time limit', async () => {
+        const address = await platform.deployed('limited', archive, 'timeout=5s')
+        const request = requestOne(device, { host: address, path: '/silent', timeoutMs: 60_000 })
+        await eventually('it is with an instance', async () => {
+          const { body } = await platform.api('GET', '/api/functions/limited/stats')
+          assert.equal((body as { connections: { passed: number } }).connections.passed, 1)
+        })
+        await server.exec(['kill', '-9', String(await daemonPid())])
+        const { end } = await request
+        assert.ok(['ECONNRESET', 'closed', 'EPIPE'].includes(end), end)
+        await eventually('faasd serves', () => platform.api('GET', '/api/health'))
+        assert.equal((await platform.remove('limited')).status, 200)
         await platform.invariants()
-      },
-    )
+      })
 
-    await step('F24 the link deleted by hand: the tunnel is back within seconds', async (context) => {
-      await server.exec(['ip', 'link', 'delete', 'wg0'])
-      await heals(context, 'a device’s request is answered', answers)
-      await platform.invariants()
-    })
+    if (runtime === 'runc')
+      await step('F25 kill -9 of CoreDNS: names resolve again within seconds', async (context) => {
+        await server.exec(['kill', '-9', String(await platform.pidOf('coredns -conf'))])
+        await heals(context, 'a name resolves', async () => {
+          const found = await device.sh(`dig +short +time=1 +tries=1 one.faas AAAA @${dnsServer}`)
+          assert.equal(found.trim(), one)
+        })
+      })
 
-    await step(
-      'F30 addresses: one that was taken away comes back, one of no function goes, a foreign one stays',
-      async (context) => {
-        await server.sh(`
+    if (runtime === 'runc')
+      await step(
+        'F24 kill -9 of wireguard-go: the tunnel is back within seconds, with the same keys and peers',
+        async (context) => {
+          const key = await server.sh('wg show wg0 public-key')
+          const { code } = await server.exec(['pkill', '-9', '-f', 'wireguard-go wg0'], { okCodes: [0, 1] })
+          if (code !== 0) return context.skip('the kernel itself carries WireGuard here')
+          await heals(context, 'a device’s request is answered', answers)
+          assert.equal(await server.sh('wg show wg0 public-key'), key)
+          await platform.invariants()
+        },
+      )
+
+    if (runtime === 'runc')
+      await step('F24 the link deleted by hand: the tunnel is back within seconds', async (context) => {
+        await server.exec(['ip', 'link', 'delete', 'wg0'])
+        await heals(context, 'a device’s request is answered', answers)
+        await platform.invariants()
+      })
+
+    if (runtime === 'runc')
+      await step(
+        'F30 addresses: one that was taken away comes back, one of no function goes, a foreign one stays',
+        async (context) => {
+          await server.sh(`
         ip -6 address add fd00:faa5:1::99/128 dev wg0
         ip -6 address add fd00:1234::1/128 dev wg0
         ip -6 address del ${two}/128 dev wg0`)
-        await heals(context, 'the addresses are right', async () => {
-          const addresses = await server.sh('ip -6 address show dev wg0')
-          assert.match(addresses, new RegExp(` ${two}/128`))
-          assert.doesNotMatch(addresses, /fd00:faa5:1::99/)
-        })
-        assert.match(await server.sh('ip -6 address show dev wg0'), /fd00:1234::1\/128/)
-        await server.exec(['ip', '-6', 'address', 'del', 'fd00:1234::1/128', 'dev', 'wg0'])
-      },
-    )
+          await heals(context, 'the addresses are right', async () => {
+            const addresses = await server.sh('ip -6 address show dev wg0')
+            assert.match(addresses, new RegExp(` ${two}/128`))
+            assert.doesNotMatch(addresses, /fd00:faa5:1::99/)
+          })
+          assert.match(await server.sh('ip -6 address show dev wg0'), /fd00:1234::1\/128/)
+          await server.exec(['ip', '-6', 'address', 'del', 'fd00:1234::1/128', 'dev', 'wg0'])
+        },
+      )
 
     await step(
-      'F31 a second `faas up` and a second faasd say that one runs already, and change nothing',
-      async () => {
-        for (const command of [['faas', 'up'], ['faasd']]) {
-          const second = server.spawn(command)
-          const code = await Promise.race([second.exited, delay(20_000, 'still running', { ref: false })])
-          assert.equal(code, 1, `${command.join(' ')}: ${second.output()}`)
-          assert.match(second.output(), /already/i)
-        }
-        await answers()
+      'kill -9 of `faas up` itself: what it ran ends, and the next one takes over, requests in flight too',
+      async (context) => {
+        const request = requestOne(device, { host: one, path: '/sleep/8', timeoutMs: 60_000 })
+        await eventually('it is with an instance', async () => assert.equal(await instancesOf('one'), 1))
+        await delay(500)
+        await server.exec(['kill', '-9', String(await platform.pidOf('src/cli/main.ts up'))])
+        await platform.up()
+        await heals(context, 'a request is answered', answers)
+        assert.equal((await request).body, 'slept')
         await platform.invariants()
       },
     )
 
+    if (runtime === 'runc')
+      await step(
+        'F31 a second `faas up` and a second faasd say that one runs already, and change nothing',
+        async () => {
+          for (const command of [['faas', 'up'], ['faasd']]) {
+            const second = server.spawn(command)
+            const code = await Promise.race([second.exited, delay(20_000, 'still running', { ref: false })])
+            assert.equal(code, 1, `${command.join(' ')}: ${second.output()}`)
+            assert.match(second.output(), /already/i)
+          }
+          await answers()
+          await platform.invariants()
+        },
+      )
+
     await step('F33 SIGTERM: a request in flight is answered, then nothing is left running', async () => {
       const last = requestOne(device, { host: one, path: '/sleep/3', timeoutMs: 30_000 })
-      await eventually('it is with an instance', async () => {
-        const { body } = await platform.api('GET', '/api/functions/one')
-        assert.equal((body as { instances: number }).instances, 1)
-      })
+      await eventually('it is with an instance', async () => assert.equal(await instancesOf('one'), 1))
       await delay(500)
       assert.equal(await platform.down(), 0)
       assert.equal((await last).body, 'slept')
@@ -190,21 +211,22 @@ for (const runtime of runtimes) {
       },
     )
 
-    await step(
-      'F26 where no good registry is left faasd does not start, now or later, and keeps what it found',
-      async () => {
-        assert.equal(await platform.down(), 0)
-        const sums = 'cd /var/lib/faasd && sha256sum registry* | cut -d" " -f1 | sort'
-        const before = await server.sh(
-          `cd /var/lib/faasd && truncate -s 50 registry.json && truncate -s 40 registry.last-good.json && ${sums}`,
-        )
-        for (const _start of [1, 2]) {
-          const { code, stdout, stderr } = await server.exec(['faasd'], { okCodes: [1] })
-          assert.equal(code, 1)
-          assert.match(`${stdout}${stderr}`, /REGISTRY_CORRUPT/)
-        }
-        assert.equal(await server.sh(sums), before)
-      },
-    )
+    if (runtime === 'runc')
+      await step(
+        'F26 where no good registry is left faasd does not start, now or later, and keeps what it found',
+        async () => {
+          assert.equal(await platform.down(), 0)
+          const sums = 'cd /var/lib/faasd && sha256sum registry* | cut -d" " -f1 | sort'
+          const before = await server.sh(
+            `cd /var/lib/faasd && truncate -s 50 registry.json && truncate -s 40 registry.last-good.json && ${sums}`,
+          )
+          for (const _start of [1, 2]) {
+            const { code, stdout, stderr } = await server.exec(['faasd'], { okCodes: [1] })
+            assert.equal(code, 1)
+            assert.match(`${stdout}${stderr}`, /REGISTRY_CORRUPT/)
+          }
+          assert.equal(await server.sh(sums), before)
+        },
+      )
   })
 }

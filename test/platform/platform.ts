@@ -11,6 +11,7 @@ import { missingFor } from '../net/namespace.ts'
 import { findViolations } from './invariants.ts'
 
 export type RuntimeName = 'runc' | 'crun'
+/** Tests go through all that matters with each; what does not hang on the runtime is done with the first. */
 export const runtimes: readonly RuntimeName[] = ['runc', 'crun']
 
 /** Why the platform cannot run here, as `skip` of a test takes it. */
