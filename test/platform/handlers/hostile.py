@@ -189,7 +189,8 @@ def pour(_fd, control):
 
 
 def credentials(_fd, control):
-    forged = [(socket.SOL_SOCKET, 2, struct.pack("iii", 1, 0, 0))]  # SCM_CREDENTIALS
+    # SCM_CREDENTIALS with our own pid and somebody else's ids: our own would be no forgery, and pass.
+    forged = [(socket.SOL_SOCKET, 2, struct.pack("iii", os.getpid(), 1, 1))]
     try:
         control.sendmsg([b"x"], forged)
         return "done"
