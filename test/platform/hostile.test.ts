@@ -146,8 +146,9 @@ for (const runtime of runtimes) {
         const outcome = await requestOne(device, { host, path: '/send-back', timeoutMs: 15_000 })
         assert.equal(outcome.body, 'bye')
         assert.ok(outcome.msAfterFirstByte < 3_000, `closed after ${outcome.msAfterFirstByte} ms`)
-        await eventually('it could not be sent', async () =>
-          assert.match((await outcomesOf(platform)).get('/send-back') ?? '', closedControl),
+        // Sent before faasd has closed the control socket it lies there unread, and goes with it.
+        await eventually('it could not be sent, or not be received', async () =>
+          assert.match((await outcomesOf(platform)).get('/send-back') ?? '', /^(EPIPE|ECONNRESET|done)$/),
         )
       },
     )
