@@ -98,18 +98,21 @@ async function runTests(
   const waiting = [...files]
   const work = async (): Promise<void> => {
     for (let file = waiting.shift(); file !== undefined; file = waiting.shift())
-      await runFile(file, limitMs, outcome)
+      await runFile(file, limitMs, outcome, concurrency > 1)
   }
   await Promise.all(Array.from({ length: concurrency }, work))
 }
 
-async function runFile(file: string, limitMs: number, outcome: Outcome): Promise<void> {
+/** With `together`, prints all of a file at once, so that files at the same time do not mix. */
+async function runFile(file: string, limitMs: number, outcome: Outcome, together: boolean): Promise<void> {
   const begin = performance.now()
   const lines: string[] = []
   // The signal and not only the limit of each test, because a file can also hang when its tests have ended.
   const limit = AbortSignal.timeout(limitMs)
   const events = run({ files: [join(root, file)], signal: limit, timeout: limitMs, isolation: 'process' })
-  const show = (text: string) => void lines.push(text.trimEnd())
+  const print = (text: string) => process.stdout.write(`${text.replaceAll(/^/gm, '  ')}\n`)
+  const show = (text: string) => void (together ? lines.push(text.trimEnd()) : print(text.trimEnd()))
+  if (!together) process.stdout.write(`${file}\n`)
   let count = 0
   events.on('test:pass', (data) => {
     count += 1
@@ -122,10 +125,12 @@ async function runFile(file: string, limitMs: number, outcome: Outcome): Promise
   events.on('test:stdout', ({ message }) => show(message))
   events.on('test:stderr', ({ message }) => show(message))
   for await (const _event of events);
-  if (limit.aborted) outcome.failed.push(`${file}: ended after ${limitMs / 1000} s`)
-  else if (count === 0) outcome.failed.push(`${file}: no test ran`)
   const took = `${((performance.now() - begin) / 1000).toFixed(1)} s`
-  process.stdout.write(`${file} (${took})\n${lines.map((line) => line.replaceAll(/^/gm, '  ')).join('\n')}\n`)
+  if (limit.aborted) show(`✖ ended after ${limitMs / 1000} s`)
+  else if (count === 0) outcome.failed.push(`${file}: no test ran`)
+  if (together) process.stdout.write(`${file} (${took})\n`)
+  for (const line of lines) print(line)
+  if (!together) print(took)
 }
 
 type Result = test.EventData.TestPass | test.EventData.TestFail

@@ -124,7 +124,7 @@ async function step(machine: Machine, command: string, signal: AbortSignal): Pro
   const running = machine.exec(['bash', '-c', command], { signal, timeoutMs: 120_000, okCodes: allCodes })
   const { stdout, stderr, code } = await patiently(command.slice(0, 40), running, signal)
   // curl's progress meter is for terminals.
-  const words = stderr.split('\n').filter((line) => !/^\s*(% Total|Dload|\d+\s.*--:--|.*\r)/.test(line))
+  const words = stderr.split(/[\r\n]+/).filter((line) => !/^\s*(% Total|Dload|\d+ .*:--)/.test(line))
   if (stdout.trim() !== '') print(indent(stdout.trimEnd()))
   if (words.join('\n').trim() !== '') print(indent(words.join('\n').trim()))
   signal.throwIfAborted()

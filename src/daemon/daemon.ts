@@ -218,7 +218,7 @@ export async function startDaemon({
 }
 
 async function makeDirectories(root: string, runDirectory: string, ...inner: string[]): Promise<void> {
-  for (const path of [root, runDirectory, join(root, 'images'), ...inner]) {
+  for (const path of [root, runDirectory, ...inner]) {
     await mkdir(path, { recursive: true })
     // Open to be passed through, since roots of containers are reached through them; the umask may have cut it.
     await chmod(path, path === root || path === runDirectory ? 0o755 : 0o711)

@@ -20,12 +20,16 @@ function failStart(thrown: unknown): never {
   process.exit(1)
 }
 
+/** A parent that dies tells it once for each of its threads (PR_SET_PDEATHSIG); who asks again later means it. */
+const sameRequestMs = 1_000
 const { promise: stopAsked, resolve: askStop } = Promise.withResolvers<NodeJS.Signals>()
+let askedMs: number | undefined
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-  let asked = false
   process.on(signal, () => {
-    if (asked) process.exit(1)
-    asked = true
+    const now = systemClock.monotonicMs()
+    askedMs ??= now
+    // Not by process.exit(), which waits for the poller's thread.
+    if (now - askedMs > sameRequestMs) process.kill(process.pid, 'SIGKILL')
     askStop(signal)
   })
 }

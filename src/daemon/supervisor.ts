@@ -129,7 +129,11 @@ function keepLink(restore: () => Promise<void>, { log }: Pick<SupervisorDeps, 'l
   }
 }
 
-/** Runs a program and starts it again whenever it ends, with a growing pause while it does not stay up. */
+/**
+ * Runs a program and starts it again whenever it ends, with a growing pause while it does not stay up. It ends when this
+ * process does, however that ends, so that the next `faas up` finds its place free. It is in a session of its own: Ctrl-C
+ * in the terminal is for this process, which stops all in their order.
+ */
 function keepProgram(
   name: string,
   [command, ...args]: readonly [string, ...string[]],
@@ -140,7 +144,10 @@ function keepProgram(
 
   const runOnce = (): Promise<string> =>
     new Promise((resolve) => {
-      const started = spawn(command, args, { stdio: ['ignore', 'inherit', 'inherit'] })
+      const started = spawn('setpriv', ['--pdeathsig', 'TERM', '--', command, ...args], {
+        detached: true,
+        stdio: ['ignore', 'inherit', 'inherit'],
+      })
       child = started
       started.on('error', (error) => resolve(error.message))
       started.on('exit', (code, signal) => resolve(signal ? `ended by ${signal}` : `exit code ${code}`))

@@ -23,7 +23,7 @@ async function all(source: AsyncIterable<Uint8Array>): Promise<Buffer> {
   return Buffer.concat(chunks)
 }
 
-const content = Buffer.concat([randomBytes(300_000), Buffer.alloc(500_000), randomBytes(1000)])
+const content = Buffer.concat([randomBytes(90_000), Buffer.alloc(100_000), randomBytes(1000)])
 const forms = {
   plain: content,
   gzip: gzipSync(content),

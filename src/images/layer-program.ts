@@ -6,7 +6,8 @@
  * When standard input ends, whoever started it is gone, and it ends as well.
  *
  * A process of its own because foreign bytes are decompressed and parsed here: it may be slow, it may grow, it may
- * crash, and the daemon goes on serving. It needs no file, no network and no privilege.
+ * crash, and the daemon goes on serving. It needs no file, no network and no privilege. And one for each layer,
+ * because a layer that took it over could then lie about no digest but its own.
  */
 import { writeSync } from 'node:fs'
 import { argv, exit, stdin, stdout } from 'node:process'

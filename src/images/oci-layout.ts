@@ -100,7 +100,7 @@ function forThisPlatform(candidates: readonly Candidate[], architecture: string)
       ),
     }))
     .filter((candidate) => candidate.manifests.length > 0)
-  if (fitting.length > 0) return fitting
+  if (fitting.length > 0) return underAllNames(fitting)
   const platforms = all.flatMap((candidate) =>
     candidate.manifests.map(({ platform }) => `${platform?.os}/${platform?.architecture}`),
   )
@@ -109,6 +109,17 @@ function forThisPlatform(candidates: readonly Candidate[], architecture: string)
     `the archive has images for ${[...new Set(platforms)].slice(0, 20).join(', ')}, this is linux/${architecture}`,
     { hint: `build it with --platform linux/${architecture}` },
   )
+}
+
+/** An image that is listed once for each of its names is one image. */
+function underAllNames(candidates: readonly Candidate[]): Candidate[] {
+  const merged = new Map<string, Candidate>()
+  for (const candidate of candidates) {
+    const key = candidate.manifests.map(({ digest }) => digest).join()
+    const names = [...(merged.get(key)?.names ?? []), ...candidate.names]
+    merged.set(key, { ...candidate, names })
+  }
+  return [...merged.values()]
 }
 
 const digestOf = (descriptor: Descriptor): Digest =>

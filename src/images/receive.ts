@@ -3,7 +3,7 @@
  * the image and read its config; check every layer and unpack the new ones; look at the result; sync. All of it lies
  * in one staging directory, which the caller removes whatever happens.
  */
-import { mkdir, open } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import type { Reach } from '../host/failpoints.ts'
@@ -41,6 +41,8 @@ export interface ReceiveOptions {
 export interface StageDeps {
   /** An empty directory on the store's file system. */
   readonly staging: string
+  /** {@link UnpackOptions.cache} */
+  readonly cache: string
   readonly layers: Layers
   readonly limits: ImageLimits
   readonly exec: Exec
@@ -84,6 +86,8 @@ export async function stageImage(
   }
   await checkMountPoints(await treesOf(image.layers, place))
   await reach('D5')
+  // The archive has done its work: it need not go through the disk with the rest.
+  await spool.truncate(0)
   if (newLayers.size > 0) await deps.exec('sync', ['--file-system', staging], { timeoutMs: syncTimeoutMs })
   await reach('D6')
   options.signal?.throwIfAborted()
@@ -137,7 +141,7 @@ async function unpackLayers(
   files: readonly ArchiveFile[],
   spool: number,
   options: ReceiveOptions,
-  { staging, limits, claim }: StageDeps,
+  { staging, cache, limits, claim }: StageDeps,
 ): Promise<Map<Digest, string>> {
   const present = await claim(new Set(image.layers))
   const staged = new Map<Digest, string>()
@@ -171,7 +175,7 @@ async function unpackLayers(
             maxBytes: limits.unpackedBytes - unpackedBytes,
             compressionRatio: limits.compressionRatio,
           },
-          { spool, timeoutMs: limits.unpackMs, signal, ...(target ? { target } : {}) },
+          { spool, cache, timeoutMs: limits.unpackMs, signal, ...(target ? { target } : {}) },
         )
       const message = `layer ${index + 1} of ${image.layers.length}, ${mebibytes(file.size)}`
       options.onProgress?.({ step: directory === undefined ? 'verify' : 'unpack', message })

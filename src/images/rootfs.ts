@@ -2,7 +2,7 @@
  * Root file systems of functions: `images/NAME/versions/<12 hex of the image id>/rootfs` are mounts,
  * `images/NAME/rootfs` is a link to the one that serves. Everything is idempotent.
  */
-import { mkdir, readdir, rename, rm, rmdir, symlink } from 'node:fs/promises'
+import { chmod, mkdir, readdir, rename, rm, rmdir, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import { fsyncDirectory } from '../host/files.ts'
@@ -56,10 +56,13 @@ export function createRootfs(deps: RootfsDeps): Rootfs {
 
   return {
     async mount(name, image) {
-      const target = join(versions(name), versionOf(image.id), 'rootfs')
-      await mkdir(target, { recursive: true, mode: 0o755 })
+      const home = join(versions(name), versionOf(image.id))
+      const target = join(home, 'rootfs')
+      await mkdir(target, { recursive: true })
       const mounted = await mountPointsBelow(target)
       if (mounted.length > 0 && (await mountLayers.find(image.id))) return target
+      // The runtime goes this way as root of the container, which is nobody here; our umask may say otherwise.
+      for (const way of [join(directory, name), versions(name), home]) await chmod(way, 0o755)
       const trees = await treesOf(image.layers, layers.open)
       const { tree } = await mountLayers.make(image, [baseLayer, ...trees])
       // Mounted by a faasd that knew of no such layer; who runs on it goes on.
@@ -97,19 +100,23 @@ export function createRootfs(deps: RootfsDeps): Rootfs {
   }
 }
 
+/** The directories in a directory; what else lies there is not ours. */
 async function namesIn(directory: string): Promise<string[]> {
   try {
-    return await readdir(directory)
+    const entries = await readdir(directory, { withFileTypes: true })
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw error
   }
 }
 
+/** One that is not empty, or where something is mounted, is left for another time. */
 async function removeEmpty(directory: string): Promise<void> {
   try {
     await rmdir(directory)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    const code = (error as NodeJS.ErrnoException).code ?? ''
+    if (!['ENOENT', 'ENOTEMPTY', 'EEXIST', 'EBUSY'].includes(code)) throw error
   }
 }

@@ -4,18 +4,20 @@
  *     store/layers/HEX/        a layer, by diff ID         store/images/HEX.json   an image, by id
  *     store/base-layer/        our own top layer           store/staging/ID/       work that is not done
  *     store/mount-layers/HEX/  one below it for an image   store/mounts/           for the length of a mount
+ *     store/cache/             of Node: safe to delete
  *     images/NAME/versions/VERSION/rootfs                  a mounted image
  *
  * A layer is moved into its place whole and synced, an image's record is written last: what a crash leaves behind
  * is in staging, or is a layer that no record names, and the next {@link ImageStore.collect} removes it.
  * One process at a time; calls may overlap in any way.
  */
-import { chmod, mkdir } from 'node:fs/promises'
+import { chmod, chown, mkdir, realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import { type Reach, reachNothing } from '../host/failpoints.ts'
 import type { Digest } from '../values/digest.ts'
 import { FaasError } from '../values/errors.ts'
+import { ID_BASE } from '../values/id-map.ts'
 import type { FunctionName } from '../values/names.ts'
 import { ensureBaseLayer } from './base-layer.ts'
 import { createCollection } from './collect.ts'
@@ -71,11 +73,14 @@ export interface ImageStoreDeps {
 }
 
 export async function createImageStore({
-  root,
+  root: givenRoot,
   exec,
   limits = {},
   reach = reachNothing,
 }: ImageStoreDeps): Promise<ImageStore> {
+  await mkdir(givenRoot, { recursive: true, mode: 0o755 })
+  // Mount points are known by their real paths.
+  const root = await realpath(givenRoot)
   const at = (...parts: string[]): string => join(root, ...parts)
   const paths = {
     staging: at('store', 'staging'),
@@ -87,7 +92,10 @@ export async function createImageStore({
   for (const directory of Object.values(paths)) await mkdir(directory, { recursive: true, mode: 0o700 })
   // Layers are read by overlayfs with our rights; nobody else has to.
   await chmod(at('store'), 0o700)
-  await mkdir(at('images'), { recursive: true, mode: 0o755 })
+  // Roots of containers are reached through here by root of a container, who is in this group, and by no local user.
+  await mkdir(at('images'), { recursive: true, mode: 0o710 })
+  await chown(at('images'), 0, ID_BASE)
+  await chmod(at('images'), 0o710)
   await ensureBaseLayer(at('store', 'base-layer'))
 
   const layers = createLayers(paths.layers)
@@ -129,6 +137,7 @@ export async function createImageStore({
       try {
         const staged = await stageImage(body, options, {
           staging: work.directory,
+          cache: at('store', 'cache'),
           layers,
           limits: { ...defaultLimits, ...limits },
           exec,

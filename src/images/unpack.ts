@@ -5,6 +5,7 @@
  * COMMAND_TIMEOUT, PROGRAM_MISSING, or the signal's reason. No process is left when the promise settles.
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { type ErrorCode, errorCodes, FaasError } from '../values/errors.ts'
@@ -25,6 +26,8 @@ export interface UnpackOptions {
   readonly target?: UnpackTarget
   /** Descriptor of the spool file; stays the caller's. */
   readonly spool: number
+  /** Where Node keeps the compiled program: half of its start is saved. Nobody but root may write there. */
+  readonly cache: string
   readonly timeoutMs: number
   readonly signal?: AbortSignal | undefined
 }
@@ -38,7 +41,7 @@ const keptAnswer = 64 * 1024
 const shownWords = 400
 
 export async function runLayer(job: Omit<LayerJob, 'render'>, options: UnpackOptions): Promise<LayerReport> {
-  const { target, spool, timeoutMs, signal } = options
+  const { target, spool, cache, timeoutMs, signal } = options
   signal?.throwIfAborted()
   const jobText = JSON.stringify({ ...job, render: target !== undefined } satisfies LayerJob)
   const program = start(
@@ -46,6 +49,7 @@ export async function runLayer(job: Omit<LayerJob, 'render'>, options: UnpackOpt
     [`--max-old-space-size=${heapMebibytes}`, layerProgram, jobText],
     // Standard input stays open while we live: when it ends, so does the program.
     ['pipe', target ? 'pipe' : 'ignore', 'pipe', spool, 'pipe'],
+    { env: { ...environment, NODE_COMPILE_CACHE: cache } },
   )
   const answerText = keepText(program.child.stdio[4] as Readable, keptAnswer)
   const unpacker = target && startUnpacker(target, program.child.stdout as Readable)
@@ -54,7 +58,7 @@ export async function runLayer(job: Omit<LayerJob, 'render'>, options: UnpackOpt
   const stop = (reason: unknown) => {
     stopped ??= reason
     program.child.kill('SIGKILL')
-    unpacker?.child.kill('SIGKILL')
+    if (unpacker) endUnpacker(unpacker.child)
   }
   const onAbort = () => stop(signal?.reason)
   signal?.addEventListener('abort', onAbort, { once: true })
@@ -75,10 +79,38 @@ export async function runLayer(job: Omit<LayerJob, 'render'>, options: UnpackOpt
 
 function startUnpacker(target: UnpackTarget, input: Readable): Started {
   const [command, ...args] = inUnpackRoot(tarCommand)
-  const unpacker = start(command, args, [input, 'ignore', 'pipe', target.namespace], target.directory)
+  const unpacker = start(command, args, [input, 'ignore', 'pipe', target.namespace], {
+    cwd: target.directory,
+    env: environment,
+  })
   // The child has its own descriptor. Ours would keep the program from noticing that tar is gone.
   input.destroy()
   return unpacker
+}
+
+/**
+ * Kills the first process of the unpacker's PID namespace, and so all of it. `unshare`, which waits for that one,
+ * then ends by itself; killed before it, it would leave its child to be waited for by nobody.
+ */
+function endUnpacker(unshare: ChildProcess): void {
+  const children = childrenOf(unshare.pid)
+  if (children.length === 0) unshare.kill('SIGKILL')
+  for (const pid of children) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // It has just ended.
+    }
+  }
+}
+
+function childrenOf(pid: number | undefined): readonly number[] {
+  try {
+    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+    return text.split(' ').filter(Boolean).map(Number)
+  } catch {
+    return []
+  }
 }
 
 interface Ended {
@@ -95,8 +127,13 @@ interface Started {
   readonly ended: Promise<Ended>
 }
 
-function start(command: string, args: readonly string[], stdio: StdioOptions, cwd?: string): Started {
-  const child = spawn(command, args, { stdio, env: environment, ...(cwd === undefined ? {} : { cwd }) })
+function start(
+  command: string,
+  args: readonly string[],
+  stdio: StdioOptions,
+  place: { readonly cwd?: string; readonly env: Readonly<Record<string, string>> },
+): Started {
+  const child = spawn(command, args, { stdio, ...place })
   const words = keepText(child.stderr as Readable, keptWords)
   child.stdin?.on('error', () => {})
   const ended = new Promise<Ended>((resolve) => {
@@ -158,7 +195,8 @@ const lastWords = ({ code, words }: Ended): string =>
   words.trim().split('\n').slice(-3).join(' ').slice(-shownWords) || `exit code ${code}`
 
 function unpackError(index: number, ended: Ended): FaasError {
-  if (/No space left on device|Disk quota exceeded/.test(ended.words)) {
+  // "Wrote only" is how tar reports the write that met the end of the disk half-way.
+  if (/No space left on device|Disk quota exceeded|Wrote only \d+ of/.test(ended.words)) {
     return new FaasError('DISK_FULL', `no space left to unpack layer ${index}`)
   }
   const said = lastWords(ended)

@@ -6,6 +6,7 @@ import { access, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
 import { readTextIfExists } from '../host/files.ts'
+import { reapOrphans } from '../host/native/process.ts'
 import { FaasError } from '../values/errors.ts'
 import type { Cgroups } from './cgroups.ts'
 import { checkContainerId } from './container.ts'
@@ -87,7 +88,10 @@ export function createCommandLineRuntime(dialect: Dialect, deps: RuntimeDeps): O
   }
 
   /** Removes what a failed start left. That it fails too must not hide why the start did. */
-  const removeAfterFailure = (id: string): Promise<void> => remove(id).catch(() => {})
+  const removeAfterFailure = async (id: string): Promise<void> => {
+    await remove(id).catch(() => {})
+    void reapOrphans()
+  }
 
   const run = async (options: RunOptions): Promise<{ pid: number }> => {
     const { id, bundle, signal } = options

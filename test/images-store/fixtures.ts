@@ -1,6 +1,6 @@
 /** Stores in temporary directories, and small archives built in memory: well-formed ones, and with any part replaced. */
 import { createHash } from 'node:crypto'
-import { chmod, lstat, mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises'
+import { chmod, lstat, mkdtemp, readdir, readFile, readlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
@@ -98,10 +98,11 @@ export async function* body(bytes: Uint8Array, chunkBytes = 65536): AsyncGenerat
   for (let at = 0; at < bytes.length; at += chunkBytes) yield bytes.subarray(at, at + chunkBytes)
 }
 
-/** Everything below a directory, one line a file: kind, mode, owner and content, mounts not entered. */
+/** Everything below a directory, one line a file: kind, mode, owner and content. Node's own cache is left out. */
 export async function snapshot(directory: string): Promise<string[]> {
   const lines: string[] = []
   const walk = async (path: string, name: string): Promise<void> => {
+    if (name === './store/cache') return
     const found = await lstat(path)
     const kind = found.isDirectory() ? 'd' : found.isSymbolicLink() ? 'l' : found.isFile() ? 'f' : 'o'
     const content = kind === 'f' ? sha256(await readFile(path)) : kind === 'l' ? await readlink(path) : ''
@@ -112,6 +113,3 @@ export async function snapshot(directory: string): Promise<string[]> {
   await walk(directory, '.')
   return lines
 }
-
-/** Removes a file that a test planted. */
-export const discard = (path: string): Promise<void> => rm(path, { recursive: true, force: true })

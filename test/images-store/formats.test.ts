@@ -206,6 +206,14 @@ test('receive() picks by name and by machine from nested indexes', { skip }, asy
   assert.equal((await store.receive(body(archive), { pick: 'two' })).id, `sha256:${sha256(configOf([top]))}`)
 })
 
+test('receive() takes an image that index.json lists under two names as one', { skip }, async (t) => {
+  const { store } = await createTestStore(t)
+  const layout = createLayout()
+  const image = layout.addImage(layers)
+  const named = (name: string) => ({ ...image, annotations: { 'io.containerd.image.name': name } })
+  await store.receive(body(layout.finish([named('a:1'), named('a:2')])))
+})
+
 test('receive() says which platforms there are when this machine is not among them', { skip }, async (t) => {
   const { store } = await createTestStore(t)
   const layout = createLayout()

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
-import { lstat, mkdir, readdir, readFile, readlink, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, readdir, readFile, readlink, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { exec } from '../../src/host/exec.ts'
 import { mountPointsBelow } from '../../src/images/mounts.ts'
 import { createImageStore } from '../../src/images/store.ts'
 import type { Digest } from '../../src/values/digest.ts'
+import { ID_BASE } from '../../src/values/id-map.ts'
 import { parseFunctionName } from '../../src/values/names.ts'
 import { body, configOf, createTestStore, layerOf, legacyArchive, needsRoot, sha256 } from './fixtures.ts'
 
@@ -180,19 +181,55 @@ test('a receive that is cancelled while a layer is unpacked leaves nothing and n
   const receiving = store.receive(body(legacyArchive({ layers: [large], config: configOf([large]) })), {
     signal: cancel.signal,
     onProgress: ({ step }) => {
-      if (step === 'unpack') setTimeout(() => cancel.abort(), 150)
+      if (step === 'unpack') setTimeout(() => cancel.abort(), 80)
     },
   })
   await assert.rejects(receiving, { code: 'ARCHIVE_TRUNCATED' })
+  const children = await readFile(`/proc/self/task/${process.pid}/children`, 'utf8')
+  for (const pid of children.split(' ').filter(Boolean)) {
+    assert.doesNotMatch(await readFile(`/proc/${pid}/cmdline`, 'utf8'), /layer-program|unshare/)
+  }
   for (const place of ['layers', 'images', 'staging'])
     assert.deepEqual(await readdir(join(root, 'store', place)), [])
 })
 
-test('layers are for root alone, and for others only through the mount', { skip }, async (t) => {
+test('receive() says that the disk is full, and leaves nothing on it', { skip }, async (t) => {
+  const { root, store } = await createTestStore(t)
+  await exec('mount', ['-t', 'tmpfs', '-o', 'size=3m', 'small', join(root, 'store', 'staging')])
+  const archiveOf = (bytes: number) =>
+    legacyArchive({ layers: [layerOf({ path: 'large', content: Buffer.alloc(bytes, 'x') })] })
+  // The first does not fit as an archive, the second not as an archive and a layer.
+  for (const bytes of [4_000_000, 2_000_000]) {
+    await assert.rejects(store.receive(body(archiveOf(bytes))), { code: 'DISK_FULL' })
+    assert.deepEqual(await readdir(join(root, 'store', 'staging')), [])
+  }
+})
+
+test('a root that is reached through a link is known by its real path', { skip }, async (t) => {
+  const { root } = await createTestStore(t)
+  await symlink(root, join(root, 'link'))
+  const store = await createImageStore({ root: join(root, 'link'), exec })
+  const image = await store.receive(body(archives.first))
+  await store.mountRootfs(name, image)
+  await store.mountRootfs(name, image)
+  assert.equal((await mountPointsBelow(root)).length, 1)
+})
+
+test('files in images/ that are not ours are left alone', { skip }, async (t) => {
+  const { root, store } = await createTestStore(t)
+  await writeFile(join(root, 'images', 'note'), 'x')
+  await mkdir(join(root, 'images', name, 'kept'), { recursive: true })
+  await store.collect(new Set(), new Set())
+  assert.deepEqual((await readdir(join(root, 'images'))).sort(), [name, 'note'])
+})
+
+test('images are read by root and by the root of containers, and by nobody else', { skip }, async (t) => {
   const { store, root } = await createTestStore(t)
   const rootfs = await store.mountRootfs(name, await store.receive(body(archives.first)))
-  const asNobody = (path: string) =>
-    exec('setpriv', ['--reuid=65534', '--regid=65534', '--clear-groups', 'cat', path], { okCodes: [0, 1] })
-  assert.notEqual((await asNobody(join(root, 'store', 'layers', sha256(first), 'tree', 'app'))).code, 0)
-  assert.equal((await asNobody(join(rootfs, 'app'))).stdout, 'first')
+  const readAs = (id: number, path: string) =>
+    exec('setpriv', [`--reuid=${id}`, `--regid=${id}`, '--clear-groups', 'cat', path], { okCodes: [0, 1] })
+  const stored = join(root, 'store', 'layers', sha256(first), 'tree', 'app')
+  for (const id of [65534, ID_BASE]) assert.equal((await readAs(id, stored)).code, 1)
+  assert.equal((await readAs(65534, join(rootfs, 'app'))).code, 1)
+  assert.equal((await readAs(ID_BASE, join(rootfs, 'app'))).stdout, 'first')
 })

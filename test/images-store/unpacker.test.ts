@@ -98,9 +98,8 @@ test('from outside it is an ordinary id with namespaces of its own', { skip }, a
   const limits = await readFile(`${inner}/limits`, 'utf8')
   assert.match(limits, /^Max open files +256 /m)
   assert.match(limits, /^Max core file size +0 /m)
-  child.kill('SIGKILL')
+  child.stdin?.end()
   await once(child, 'close')
-  await eventually('its end', () => assert.rejects(lstat(inner), { code: 'ENOENT' }))
 })
 
 test('a layer unpacks to what umoci makes of it', {

@@ -2,7 +2,7 @@
  * Images for tests and the demo, as `docker save` archives: a base layer (bases.ts) and one layer of files. Archives lie in
  * a temporary directory that goes when the process exits.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -35,6 +35,9 @@ export interface PythonImage {
   readonly files?: readonly TarEntry[]
 }
 
+const scratchPrefix = 'faasd-images-'
+/** No process that builds images lives as long as this. */
+const staleMs = 2 * 3_600_000
 let scratch: string | undefined
 let count = 0
 
@@ -88,10 +91,22 @@ export async function fibonacciImage(options: ArchiveOptions = {}): Promise<stri
 
 function scratchPath(name: string): string {
   if (scratch === undefined) {
-    const made = mkdtempSync(join(tmpdir(), 'faasd-images-'))
+    sweepScratch()
+    const made = mkdtempSync(join(tmpdir(), scratchPrefix))
     scratch = made
     process.once('exit', () => rmSync(made, { recursive: true, force: true }))
   }
   count += 1
   return join(scratch, `${count}-${name}`)
+}
+
+/** Removes what processes left that were killed. */
+function sweepScratch(): void {
+  for (const name of readdirSync(tmpdir())) {
+    const path = join(tmpdir(), name)
+    const made = name.startsWith(scratchPrefix)
+      ? statSync(path, { throwIfNoEntry: false })?.mtimeMs
+      : undefined
+    if (made !== undefined && Date.now() - made > staleMs) rmSync(path, { recursive: true, force: true })
+  }
 }

@@ -12,7 +12,7 @@ import { eventually } from '../../src/host/eventually.ts'
 import { createLab } from '../machines/lab.ts'
 import type { Machine } from '../machines/machine.ts'
 import { startedLine, startPlatform } from '../machines/platform.ts'
-import { clientOf, deploy, getText, serverArchive, urlOf } from './client.ts'
+import { clientOf, deploy, getText, serverArchive, urlOf } from './platform-api.ts'
 
 const points = Array.from({ length: 15 }, (_, index) => index + 1)
 const commit = 9

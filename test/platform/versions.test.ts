@@ -10,8 +10,8 @@ import { eventually } from '../../src/host/eventually.ts'
 import { FaasError } from '../../src/values/errors.ts'
 import { createLab, type Lab } from '../machines/lab.ts'
 import { type Platform, startPlatform } from '../machines/platform.ts'
-import { clientOf, deploy, getText, serverArchive, urlOf } from './client.ts'
 import { startLoad } from './load.ts'
+import { clientOf, deploy, getText, serverArchive, urlOf } from './platform-api.ts'
 
 let lab: Lab
 let platform: Platform

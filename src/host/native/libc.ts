@@ -34,7 +34,6 @@ export const sendmsg = libc.func('long sendmsg(int, void *, int)')
 export const setsockopt = libc.func('int setsockopt(int, int, int, void *, uint)')
 export const setns = libc.func('int setns(int, int)')
 export const setrlimit = libc.func('int setrlimit(int, void *)')
-export const shutdown = libc.func('int shutdown(int, int)')
 export const socket = libc.func('int socket(int, int, int)')
 export const syscall = libc.func('long syscall(long, long, long, long, long)')
 export const unshare = libc.func('int unshare(int)')
@@ -42,7 +41,7 @@ export const umount2 = libc.func('int umount2(const char *, int)')
 export const waitid = libc.func('int waitid(int, uint, void *, int)')
 export const write = libc.func('long write(int, void *, size_t)')
 
-const names = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value as number, name]))
+const names = new Map(Object.entries(koffi.os.errno).map(([name, value]) => [value, name]))
 
 /** The name of the last failure on this thread, as `EAGAIN`. Read it before any other call. */
 export const lastErrno = (): string => names.get(koffi.errno()) ?? `errno ${koffi.errno()}`
@@ -57,7 +56,7 @@ export function must(result: number, call: string): number {
 }
 
 /** The address of a buffer, to be put into a structure; the buffer must stay referenced during the call. */
-export const addressOf = (buffer: Uint8Array): bigint => koffi.address(buffer) as bigint
+export const addressOf = (buffer: Uint8Array): bigint => koffi.address(buffer)
 
 /** Runs a blocking function on libuv's pool; its result arrives as the promise's value. */
 export const onPool = (fn: ReturnType<typeof libc.func>, ...args: unknown[]): Promise<number> =>

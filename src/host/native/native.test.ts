@@ -6,11 +6,12 @@ import type { AddressInfo } from 'node:net'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { test } from 'node:test'
 import { acquireLock } from '../lock.ts'
 import { drainNetlink, openLinkMonitor, socketOwner } from './netlink.ts'
 import { createPoller } from './poller.ts'
-import { pidfdOpen, pidfdSignal, reapPidfd } from './process.ts'
+import { becomeSubreaper, pidfdOpen, pidfdSignal, reapOrphans, reapPidfd } from './process.ts'
 import {
   acceptTcp,
   acceptUnix,
@@ -88,7 +89,9 @@ os.write(fds[0], b'from the receiver: ' + data)`
 
 test('a pidfd becomes readable when its process ends', async () => {
   await using poller = createPoller({ onError: fail })
-  const child = spawn('sleep', ['30'])
+  const child = spawn('sleep', ['30'], { stdio: 'ignore' })
+  // Its status may be taken here before libuv looks, which would then wait for it forever.
+  child.unref()
   const pidfd = pidfdOpen(child.pid ?? 0)
   assert.ok(pidfd !== undefined)
   const ended = new Promise<void>((resolve) => {
@@ -101,6 +104,18 @@ test('a pidfd becomes readable when its process ends', async () => {
   await ended
   reapPidfd(pidfd)
   closeFd(pidfd)
+})
+
+test('reapOrphans() takes what ended and nobody waits for, and leaves alone what somebody does', async () => {
+  becomeSubreaper()
+  const parent = spawn('sh', ['-c', 'sleep 0.1 & echo $!'], { stdio: ['ignore', 'pipe', 'ignore'] })
+  // To the end: what is left unread in a pipe keeps this process alive.
+  const orphan = await text(parent.stdout)
+  const known = spawn('sh', ['-c', 'exit 7'])
+  const exited = once(known, 'exit')
+  await reapOrphans()
+  assert.throws(() => process.kill(Number(orphan), 0), { code: 'ESRCH' })
+  assert.deepEqual(await exited, [7, null])
 })
 
 test('socketOwner() finds the uid of a local connection and nothing for a foreign one', async () => {

@@ -2,6 +2,8 @@
  * Processes that are not our children by birth: a container's init is started by a runtime that ends, and is
  * inherited by the nearest subreaper, us. Ends are seen by pidfd, which a reused pid cannot confuse.
  */
+import { readdir, readFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
 import * as libc from './libc.ts'
 
 const PR_SET_CHILD_SUBREAPER = 36
@@ -50,3 +52,36 @@ export const reap = (pid: number): ExitStatus | undefined => reapBy(P_PID, pid)
 
 /** As {@link reap}, named by a pidfd. */
 export const reapPidfd = (pidfd: number): ExitStatus | undefined => reapBy(P_PIDFD, pidfd)
+
+const orphanPatienceMs = 500
+
+/**
+ * Reaps ended children that nobody waits for: a runtime that fails in the middle of a start may leave the beginning of a
+ * container to us, its subreaper. Whoever knows a child takes its status within a turn of the event loop, so what has
+ * ended before a pause and is still there after it is nobody's. Never rejects; does not keep the process alive.
+ */
+export async function reapOrphans(): Promise<void> {
+  const pause = () => delay(orphanPatienceMs, undefined, { ref: false })
+  try {
+    await pause()
+    const before = await endedChildren()
+    if (before.length === 0) return
+    await pause()
+    const after = new Set(await endedChildren())
+    for (const pid of before) if (after.has(pid)) reap(pid)
+  } catch {
+    // /proc could not be read: a dead process more costs a line in its table
+  }
+}
+
+/** Pids of our zombies (proc_pid_stat(5): state and parent follow the program's name in parentheses). */
+async function endedChildren(): Promise<number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number)
+  const ended: number[] = []
+  for (const pid of pids) {
+    const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
+    const [state, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    if (state === 'Z' && Number(parent) === process.pid) ended.push(pid)
+  }
+  return ended
+}
