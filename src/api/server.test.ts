@@ -182,7 +182,7 @@ for (const query of [
   'env=novalue',
   'env=A%00B=1',
   'timeout=30',
-  'max-instances=-1',
+  'max=-1',
   'unknown=1',
   '__proto__=1',
 ]) {

@@ -53,7 +53,7 @@ for (const runtime of runtimes) {
     await step(
       '50 clients at once share 4 instances, one connection each, and all are answered',
       async () => {
-        const address = await platform.deployed('few', archive, 'max-instances=4&queue-timeout=60s')
+        const address = await platform.deployed('few', archive, 'max=4&queue-timeout=60s')
         let most = 0
         const watching = watchInstances(platform, 'few', (count) => (most = Math.max(most, count)))
         const outcomes = await requestMany(device, { host: address, path: '/sleep/0.2', count: 50 })
@@ -71,7 +71,7 @@ for (const runtime of runtimes) {
       await step(
         'a connection that waits longer than the queue time is reset, and the busy one is not',
         async () => {
-          const address = await platform.deployed('one', archive, 'max-instances=1&queue-timeout=1s')
+          const address = await platform.deployed('one', archive, 'max=1&queue-timeout=1s')
           const busy = requestOne(device, { host: address, path: '/sleep/6' })
           await eventually('it is busy', async () => assert.equal(await passedOf(platform, 'one'), 1))
           const outcomes = await requestMany(device, {

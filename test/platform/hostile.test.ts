@@ -31,7 +31,7 @@ for (const runtime of runtimes) {
     await platform.join(device, 'laptop')
     const otherPeer = await platform.join(other, 'phone')
     const archive = await hostileImage()
-    const host = await platform.deployed('hostile', archive, 'timeout=20s&max-instances=8')
+    const host = await platform.deployed('hostile', archive, 'timeout=20s&max=8')
     const victim = await platform.deployed('victim', await actionsImage('1'))
 
     const targets: readonly (readonly [string, number])[] = [
