@@ -35,7 +35,7 @@ for attempt in {1..200}; do
   kill -KILL $pids 2>/dev/null
   sleep 0.02
 done
-for attempt in {1..50}; do
+for attempt in {1..500}; do
   left=
   for point in $points; do
     find "$point"/"$id"-* -depth -type d -exec rmdir {} + 2>/dev/null
