@@ -53,7 +53,7 @@ server# curl -X POST \\
   -H "X-Image-Name: fibonacci" \\
   --data-binary @/tmp/fibonacci.tar \\
   http://localhost:8080/api/new
-{"name":"fibonacci","ip":"fd00:faa5:1:0::a","cmd":["python3","/app/handler.py"]}
+{"name":"fibonacci","ip":"fd00:faa5:1:0::a","cmd":["python3","/app/handler.py"],"contract":"fd","version":1}
 server# ip -6 addr show dev wg0
 …
     inet6 fd00:faa5:1:0::a/128 …
