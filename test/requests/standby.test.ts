@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { setTimeout } from 'node:timers/promises'
 import { eventually } from '../../src/host/eventually.ts'
 import {
   type Call,
@@ -139,6 +140,31 @@ for (const runtime of runtimes) {
         assert.deepEqual(await world.instances('next'), [])
         assert.deepEqual(await world.pids('next'), [])
       })
+    })
+
+    test('while the packet filter is not in place nothing is passed to a standby, and what waits is served after', async () => {
+      await world.deploy('gate', await handlerImage('gate', talkingHandler('1')), '--standby', '1')
+      await world.settled('gate', 1)
+      // The guard puts the table back at once, unless it cannot.
+      await world.server.sh(
+        `printf '#!/bin/sh\\nexit 1\\n' >/usr/local/sbin/nft; chmod +x /usr/local/sbin/nft`,
+      )
+      try {
+        await world.server.exec(['/usr/sbin/nft', 'delete', 'table', 'inet', 'faasd'])
+        await eventually('the gate is shut', async () => {
+          assert.match(await world.platform.log(), /no connection is passed/)
+        })
+        const calling = world.call('gate', 1)
+        await setTimeout(1_000)
+        const { standbys, connections } = await world.stats('gate')
+        assert.deepEqual({ standbys, passed: connections.passed }, { standbys: 1, passed: 0 })
+        await world.server.exec(['rm', '/usr/local/sbin/nft'])
+        const [call] = await calling
+        assert.equal(call?.error, undefined)
+        assert.ok(call && waitedBefore(call))
+      } finally {
+        await world.server.exec(['rm', '--force', '/usr/local/sbin/nft'])
+      }
     })
 
     test('after kill -9 of faasd its standbys are replaced, and a call in flight is answered', async () => {
