@@ -89,6 +89,9 @@ export const functionVersion = functionSettings.extend({
 export type FunctionVersion = z.infer<typeof functionVersion>
 
 export const functionAddress = z.object({ name: z.string(), ip: z.string() })
+/** What was removed; `warnings` say what could not be undone yet and is tried again by itself. */
+export const functionRemoved = functionAddress.extend({ warnings: z.array(z.string()).optional() })
+export type FunctionRemoved = z.infer<typeof functionRemoved>
 export type FunctionAddress = z.infer<typeof functionAddress>
 
 /** Counters since faasd started; `memory_bytes` and `cpu_ms` are of the instances that live now. */

@@ -147,7 +147,7 @@ export const operations = {
     tag: 'functions',
     summary: 'Remove a function',
     description: 'Answers what was removed. Its address rests before another function gets it.',
-    answer: answers.functionAddress,
+    answer: answers.functionRemoved,
     errors: ['NAME_INVALID', 'FUNCTION_UNKNOWN', 'FUNCTION_BUSY'],
   },
   logs: {

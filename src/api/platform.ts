@@ -7,6 +7,7 @@ import type {
   Deployed,
   FunctionAddress,
   FunctionDetail,
+  FunctionRemoved,
   FunctionStats,
   FunctionSummary,
   FunctionVersion,
@@ -88,7 +89,7 @@ export interface Platform {
   describe(name: FunctionName): Promise<FunctionDetail>
   address(name: FunctionName): Promise<FunctionAddress>
   /** Answers the address that was freed. */
-  remove(name: FunctionName): Promise<FunctionAddress>
+  remove(name: FunctionName): Promise<FunctionRemoved>
   /** The last `tail` lines, then, with `follow`, each new one until `signal` aborts. Throws before the first line. */
   logs(
     name: FunctionName,

@@ -1,8 +1,8 @@
 /** `faas rm NAME…`: removes functions, going on past one that fails. */
 import { Command } from 'commander'
-import type { FunctionAddress } from '../api/answers.ts'
+import type { FunctionRemoved } from '../api/answers.ts'
 import { toFaasError } from '../values/errors.ts'
-import { type CliContext, printResult } from './context.ts'
+import { type CliContext, printNote, printResult } from './context.ts'
 import { printFailure } from './failure.ts'
 
 export function removeCommand(context: CliContext): Command {
@@ -11,11 +11,14 @@ export function removeCommand(context: CliContext): Command {
     .argument('<names...>', 'names of the functions')
   return command.action(async (names: string[]) => {
     const client = context.createClient()
-    const removed: FunctionAddress[] = []
+    const removed: FunctionRemoved[] = []
     const failures: unknown[] = []
     for (const name of names) {
       await client.call('remove', { name }).then(
-        (one) => removed.push(one),
+        (one) => {
+          removed.push(one)
+          for (const warning of one.warnings ?? []) printNote(context, `warning: ${warning}`)
+        },
         (error: unknown) => failures.push(error),
       )
     }

@@ -68,7 +68,8 @@ export function openControlSocket(
   const path = join(directory, controlSocketFile)
   const unused = join(directory, unusedFile)
   writeFileSync(unused, '')
-  const listener = listenUnix(path, { backlog: 1 })
+  using undo = new DisposableStack()
+  const listener = undo.adopt(listenUnix(path, { backlog: 1 }), closeFd)
   chownSync(path, hostId(user.uid), hostId(user.gid))
   chmodSync(path, 0o600)
   let open = true
@@ -76,7 +77,7 @@ export function openControlSocket(
     if (!open) return
     open = false
     poller.unwatch(listener)
-    closeFd(listener)
+    held.dispose()
     rmSync(path, { force: true })
   }
   poller.watch(listener, () => {
@@ -86,6 +87,7 @@ export function openControlSocket(
     close()
     onConnect(waitingHandler(control, unused, poller))
   })
+  const held = undo.move()
   return {
     mounts: [{ source: path, destination: controlSocketDestination, readOnly: true }],
     [Symbol.dispose]: close,

@@ -49,6 +49,7 @@ import { readUsage, type Usage } from '../runtime/usage.ts'
 import { createFunctionLogs } from '../telemetry/function-log.ts'
 import type { Log } from '../telemetry/log.ts'
 import { createMetrics } from '../telemetry/metrics.ts'
+import { toFaasError } from '../values/errors.ts'
 import type { Config } from './config.ts'
 import { createGuard } from './guard.ts'
 import { createHealthCheck } from './health.ts'
@@ -178,7 +179,9 @@ export async function startDaemon({
     createGuard({ poller, firewall, reconciler, peers, setGate: requests.setGate, log }),
   )
   await guard.check()
-  await reconciler.collect()
+  await reconciler.collect().catch((error: unknown) => {
+    log.error('init', `what is no longer needed could not be removed: ${toFaasError(error).message}`)
+  })
 
   starting.use(startJoinService({ address: serverAddress, port: joinPort, network: peers, report }))
   const locks = createNameLocks()

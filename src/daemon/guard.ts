@@ -33,12 +33,15 @@ export interface Guard extends AsyncDisposable {
 const settleMs = 50
 /** While something could not be put right it is tried again, without an event. */
 const retryMs = 1_000
+const longestRetryMs = 30_000
 
 export function createGuard(deps: GuardDeps): Guard {
   const { poller, firewall, reconciler, peers, setGate, log } = deps
   let gateOpen = false
   let troubles: readonly string[] = []
   let timer: NodeJS.Timeout | undefined
+  let dueMs = 0
+  let backoffMs = retryMs
   let turn: Promise<void> = Promise.resolve()
   let disposed = false
 
@@ -73,7 +76,11 @@ export function createGuard(deps: GuardDeps): Guard {
       if (found.length === 0) log.info('guard', 'everything is as it should be again')
     }
     troubles = found
-    if (found.length > 0 || !gateOpen) schedule(retryMs)
+    if (found.length === 0 && gateOpen) backoffMs = retryMs
+    else {
+      schedule(backoffMs)
+      backoffMs = Math.min(backoffMs * 2, longestRetryMs)
+    }
   }
 
   const check = (): Promise<void> => {
@@ -81,8 +88,12 @@ export function createGuard(deps: GuardDeps): Guard {
     return turn
   }
 
+  /** The earlier of two wishes counts. */
   const schedule = (ms: number): void => {
-    if (timer || disposed) return
+    const wantedMs = performance.now() + ms
+    if (disposed || (timer && dueMs <= wantedMs)) return
+    clearTimeout(timer)
+    dueMs = wantedMs
     timer = setTimeout(() => {
       timer = undefined
       void check()

@@ -130,9 +130,9 @@ export function createPlatform(deps: PlatformDeps): Platform {
     address: async (name) => ({ name, ip: recordOf(registry, name).address }),
 
     async remove(name) {
-      const { address } = await deps.remove(name)
+      const { address, warnings } = await deps.remove(name)
       logs.forget(name)
-      return { name, ip: address }
+      return { name, ip: address, ...(warnings.length === 0 ? {} : { warnings: [...warnings] }) }
     },
 
     async logs(name, { follow, tail }, signal) {

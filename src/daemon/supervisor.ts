@@ -99,14 +99,25 @@ async function endInstances({ config, exec, log }: SupervisorDeps): Promise<void
 }
 
 /** Runs `restore` whenever a link or an address has changed. */
-function keepLink(restore: () => Promise<void>, { log }: Pick<SupervisorDeps, 'log'>): AsyncDisposable {
+function keepLink(
+  restore: () => Promise<void>,
+  { clock, log }: Pick<SupervisorDeps, 'clock' | 'log'>,
+): AsyncDisposable {
   const poller = createPoller({ onError: (error) => log.error('up', String(error)) })
   const monitor = openLinkMonitor()
   let turn: Promise<void> = Promise.resolve()
-  let stopped = false
+  const stopping = new AbortController()
   const look = async (): Promise<void> => {
-    if (stopped) return
-    await restore().catch((error: unknown) => log.error('up', `wg0: ${toFaasError(error).message}`))
+    while (!stopping.signal.aborted) {
+      try {
+        return await restore()
+      } catch (error) {
+        log.error('up', `wg0: ${toFaasError(error).message}`)
+        // The attempt itself made events, or the cause makes none: try again in a while either way.
+        await clock.sleep(longestBackoffMs, stopping.signal)
+        drainNetlink(monitor)
+      }
+    }
   }
   let planned = false
   poller.watch(monitor, () => {
@@ -120,7 +131,7 @@ function keepLink(restore: () => Promise<void>, { log }: Pick<SupervisorDeps, 'l
   })
   return {
     async [Symbol.asyncDispose]() {
-      stopped = true
+      stopping.abort()
       await turn
       poller.unwatch(monitor)
       closeFd(monitor)

@@ -50,14 +50,18 @@ export interface Reconciler {
   collect(): Promise<void>
   /** Keeps an image and its mount for a function that the registry does not name yet, until disposed. */
   hold(name: FunctionName, image: Digest): Disposable
-  /** Waits for removed functions and old versions whose requests are still in flight, and for what follows them. */
-  settled(): Promise<void>
   /**
    * In the background: when the old versions of `name` have no instance left, disposes of `held` and then unmounts
    * and collects what nobody else holds.
    */
   retireOldVersions(name: FunctionName, held: Disposable): void
 }
+
+/** What of a run's failures concerns one function: its own steps, and those that concern all. */
+export const failuresOf = (name: FunctionName, failures: readonly Failure[]): readonly string[] =>
+  failures
+    .filter(({ step }) => !('name' in step) || step.name === name)
+    .map(({ step, error }) => `${step.kind}: ${error.message}`)
 
 /** One executor a step: a new kind of step does not compile until it has one. */
 type Executors = { [K in Step['kind']]: (step: Extract<Step, { kind: K }>) => Promise<void> | void }
@@ -67,7 +71,6 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
   let filter: readonly ListenerAddress[] | undefined
   const draining = new Map<Promise<void>, readonly ListenerAddress[]>()
   const holds = new Set<{ readonly name: FunctionName; readonly image: Digest }>()
-  const background = new Set<Promise<void>>()
   let turn: Promise<unknown> = Promise.resolve()
 
   const executors: Executors = {
@@ -77,7 +80,8 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
     },
     async openFilter({ listeners }) {
       await firewall.addListeners(listeners)
-      filter = [...(filter ?? []), ...listeners]
+      // Not where somebody has distrusted it meanwhile.
+      filter = filter && [...filter, ...listeners]
     },
     setAddresses: ({ addresses }) => links.applyAddresses(addresses),
     async serve({ name }) {
@@ -85,10 +89,11 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
       if (!record) return
       const before = serving.served().get(name)
       const version = await prepareVersion(name, record, images)
+      // Before it is served: what is served already is not looked at again.
+      await images.selectRootfs(name, record.image)
       const held = before && hold(name, before.image)
       await serving.open(version)
       if (held) retireOldVersions(name, held)
-      await images.selectRootfs(name, record.image)
     },
     async writeZone({ records }) {
       await zone.apply(records)
@@ -145,17 +150,20 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
 
   const reconcile: Reconciler['reconcile'] = (onStep = () => {}) => {
     const mine = turn.then(() => run(onStep))
-    turn = mine
+    turn = mine.catch(() => {})
     return mine
   }
 
-  const collect = async (): Promise<void> => {
-    const { functions } = registry.content
-    const mounted = [...functions.values(), ...serving.served().values(), ...holds].map(({ image }) => image)
-    const kept = [...functions.values()].flatMap(({ previous }) => previous.map(({ image }) => image))
-    const names = [...functions.keys(), ...[...holds].map(({ name }) => name)]
-    await images.collect(new Set([...mounted, ...kept]), new Set(names), new Set(mounted))
-  }
+  const collect = (): Promise<void> =>
+    images.collect(() => {
+      const { functions } = registry.content
+      const mounted = [...functions.values(), ...serving.served().values(), ...holds].map(
+        ({ image }) => image,
+      )
+      const kept = [...functions.values()].flatMap(({ previous }) => previous.map(({ image }) => image))
+      const names = [...functions.keys(), ...[...holds].map(({ name }) => name)]
+      return { live: new Set([...mounted, ...kept]), names: new Set(names), mounted: new Set(mounted) }
+    })
 
   const hold = (name: FunctionName, image: Digest): Disposable => {
     const held = { name, image }
@@ -171,10 +179,7 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
   }
 
   const inBackground = (what: string, work: () => Promise<void>): void => {
-    const task = work()
-      .catch((error: unknown) => log.error('reconcile', `${what}: ${toFaasError(error).message}`))
-      .finally(() => background.delete(task))
-    background.add(task)
+    void work().catch((error: unknown) => log.error('reconcile', `${what}: ${toFaasError(error).message}`))
   }
 
   const retireOldVersions = (name: FunctionName, held: Disposable): void =>
@@ -198,9 +203,6 @@ export function createReconciler(deps: ReconcilerDeps): Reconciler {
     retireOldVersions,
     distrustFilter() {
       filter = undefined
-    },
-    async settled() {
-      while (background.size > 0) await Promise.all(background)
     },
   }
 }

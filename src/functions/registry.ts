@@ -161,7 +161,7 @@ export async function openRegistry({ root, log, reach = reachNothing }: Registry
         await writeDurably(path, text, { beforeRename: () => reach('D8') })
         content = next
         await reach('D9')
-        // After the commit: if we die in between, the last good one is one change older and never used.
+        // After the commit: if we die in between, the next start catches up.
         await writeDurably(lastGoodPath, text).catch((error: unknown) =>
           log.warn('registry', `no copy of registry.json could be kept: ${String(error)}`),
         )
@@ -190,7 +190,10 @@ async function load(path: string, lastGoodPath: string, log: Log): Promise<Regis
   const lastGood = await readTextIfExists(lastGoodPath)
   if (text !== undefined) {
     try {
-      return parseRegistry(text)
+      const content = parseRegistry(text)
+      // A crash between the two writes leaves the copy one change behind.
+      if (lastGood !== text) await writeDurably(lastGoodPath, text)
+      return content
     } catch (error) {
       if (!(error instanceof FaasError) || error.code !== 'REGISTRY_CORRUPT') throw error
       // Without a copy the damaged file stays where it is: a missing one would look like a first start.

@@ -15,7 +15,7 @@ import type { NameProbe } from '../net/name-probe.ts'
 import { FaasError, toFaasError } from '../values/errors.ts'
 import type { Ipv6 } from '../values/ipv6.ts'
 import type { FunctionName } from '../values/names.ts'
-import type { Reconciler } from './execute.ts'
+import { failuresOf, type Reconciler } from './execute.ts'
 import {
   type ContractName,
   commandOf,
@@ -149,10 +149,7 @@ export function createRelease(deps: FunctionsDeps): Release {
     }))
 
   const publish = async (name: FunctionName, address: Ipv6): Promise<readonly string[]> => {
-    const failures = await reconciler.reconcile(createStepReports(name, reach))
-    const warnings = failures
-      .filter(({ step }) => !('name' in step) || step.name === name)
-      .map(({ step, error }) => `${step.kind}: ${error.message}`)
+    const warnings = failuresOf(name, await reconciler.reconcile(createStepReports(name, reach)))
     if (warnings.length > 0) return warnings
     // Not in the reconcile, where others would have to wait for this function's instance.
     await serving.inPlace(name)

@@ -7,6 +7,7 @@ import { restingAddresses } from '../net/addresses.ts'
 import { FaasError, toFaasError } from '../values/errors.ts'
 import type { Ipv6 } from '../values/ipv6.ts'
 import type { FunctionName } from '../values/names.ts'
+import { failuresOf } from './execute.ts'
 import type { FunctionRecord } from './function.ts'
 import type { Registry } from './registry.ts'
 import { type FunctionsDeps, type NameLocks, nameTimeoutMs } from './release.ts'
@@ -37,8 +38,7 @@ export function createRemove(
       const now = clock.now().getTime()
       return { functions: left, resting: [...restingAddresses(resting, now), { address, freedAtMs: now }] }
     })
-    const failures = await reconciler.reconcile()
-    const warnings = failures.map(({ step, error }) => `${step.kind}: ${error.message}`)
+    const warnings = failuresOf(name, await reconciler.reconcile())
     if (warnings.length > 0) return { address, warnings }
     try {
       await names.waitForAddress(name, undefined, nameTimeoutMs)

@@ -38,7 +38,7 @@ test('scratchOf() leaves volumes to a writable root', () => {
 
 test('scratchOf() refuses a volume whose content does not fit, naming the options that help', () => {
   for (const [volume, hint] of [
-    [content(2 * mib), /--writable, or with --tmp 3m/],
+    [content(2 * mib), /--writable, or with --tmp 3Mi/],
     [content(0, 300), /--writable/],
     [content(1, 1, false), /--writable/],
   ] as const) {

@@ -38,6 +38,6 @@ function checkFits({ path, volume, content }: MountPoint, tmpBytes: number): voi
   throw new FaasError(
     'IMAGE_CONFIG_INVALID',
     `the image has ${size} MiB in the volume ${path}, and its tmpfs holds ${Math.floor(tmpBytes / mebibyte)} MiB`,
-    { hint: `deploy it with --writable, or with --tmp ${size}m or more` },
+    { hint: `deploy it with --writable, or with --tmp ${size}Mi or more` },
   )
 }

@@ -34,11 +34,18 @@ export interface Work extends AsyncDisposable {
 export interface Collection {
   exclusively<T>(task: () => Promise<T>): Promise<T>
   beginWork(): Promise<Work>
-  collect(
-    live: ReadonlySet<Digest>,
-    names: ReadonlySet<FunctionName>,
-    mounted?: ReadonlySet<Digest>,
-  ): Promise<void>
+  /** `look` is called when nothing is put in or taken out: what it answers cannot be out of date. */
+  collect(look: () => Needed): Promise<void>
+}
+
+/** What the platform needs now. */
+export interface Needed {
+  /** Images whose records and layers stay. */
+  readonly live: ReadonlySet<Digest>
+  /** Functions that have roots at all. */
+  readonly names: ReadonlySet<FunctionName>
+  /** Images whose mounts stay; those of `live` where it is left out. */
+  readonly mounted?: ReadonlySet<Digest>
 }
 
 const removeTimeoutMs = 10 * 60_000
@@ -55,11 +62,7 @@ export function createCollection(deps: CollectionDeps): Collection {
     exec('rm', ['--recursive', '--force', '--one-file-system', '--', path], { timeoutMs: removeTimeoutMs })
 
   /** Moves what nothing needs out of the store. */
-  async function evict(
-    live: ReadonlySet<Digest>,
-    names: ReadonlySet<FunctionName>,
-    mounted: ReadonlySet<Digest>,
-  ): Promise<void> {
+  async function evict({ live, names, mounted = live }: Needed): Promise<void> {
     const spared = new Set([...live, ...holds.values()])
     const versions = new Set([...mounted].map(versionOf))
     for (const name of await rootfs.names()) {
@@ -122,8 +125,8 @@ export function createCollection(deps: CollectionDeps): Collection {
       }
     },
 
-    async collect(live, names, mounted = live) {
-      await exclusively(() => evict(live, names, mounted))
+    async collect(look) {
+      await exclusively(() => evict(look()))
       const left = await readdir(stagingRoot)
       for (const id of left.filter((each) => !working.has(each))) await remove(join(stagingRoot, id))
     },

@@ -20,7 +20,7 @@ import { FaasError } from '../values/errors.ts'
 import { ID_BASE } from '../values/id-map.ts'
 import type { FunctionName } from '../values/names.ts'
 import { ensureBaseLayer } from './base-layer.ts'
-import { createCollection } from './collect.ts'
+import { createCollection, type Needed } from './collect.ts'
 import type { Image } from './image.ts'
 import { type ResolvedUser, resolveImageUser } from './image-user.ts'
 import { createLayers } from './layers.ts'
@@ -52,15 +52,10 @@ export interface ImageStore {
   /** Unmounts the versions of `name` other than `keep`; without `keep` removes `images/NAME` as well. */
   releaseRootfs(name: FunctionName, keep?: Digest): Promise<void>
   /**
-   * Removes the layers, records, mounts and staging directories that no image in `live`, no function in `names`, and no
-   * receive under way needs. Only images in `mounted` stay mounted, all of `live` when it is left out. Run at start and
-   * after each change.
+   * Removes the layers, records, mounts and staging directories that neither what `look` names nor a receive under way
+   * needs. `look` is called in its turn, when nothing is put in or taken out. Run at start and after each change.
    */
-  collect(
-    live: ReadonlySet<Digest>,
-    names: ReadonlySet<FunctionName>,
-    mounted?: ReadonlySet<Digest>,
-  ): Promise<void>
+  collect(look: () => Needed): Promise<void>
 }
 
 export interface ImageStoreDeps {

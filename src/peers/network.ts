@@ -181,6 +181,7 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
 
     remove: (name) =>
       change(async () => {
+        isApplied = false
         const closed = await invitations.close((invitation) => invitation.name === name)
         try {
           await store.remove(name)
@@ -224,6 +225,7 @@ export function createPeerNetwork(deps: PeerNetworkDeps): PeerNetwork {
         if (redeemedBy !== undefined && redeemedBy !== publicKey)
           throw refused('another device has used this code')
         refuseOneTimeKey(publicKey)
+        isApplied = false
         const peer = await store.add(name, publicKey)
         if (redeemedBy === undefined) await invitations.redeem(source, peer.publicKey)
         await apply()

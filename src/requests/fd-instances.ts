@@ -86,6 +86,9 @@ const newMember = (version: ServedFunction | undefined, state: Member['state']):
   ended: Promise.resolve(),
 })
 
+/** How long an instance that is asked to end has until it is ended: its time is over already. */
+const stopGraceMs = 1_000
+
 export function createFdInstances(
   fn: ServedFunction,
   deps: FdInstancesDeps,
@@ -107,11 +110,15 @@ export function createFdInstances(
     if (state === 'waiting') waiting.push(member)
   }
 
+  /** One that serves gets its stop signal first; the others hold nothing that they could bring to an end. */
   const end = (member: Member): void => {
+    const { instance, state } = member
     clearTimeout(member.timer)
     moveTo(member, 'ending')
     member.handler?.[Symbol.dispose]()
-    member.instance?.kill()
+    if (state !== 'serving') return instance?.kill()
+    instance?.signal(fn.stopSignal)
+    member.timer = setTimeout(() => instance?.kill(), stopGraceMs)
   }
 
   const lose = (member: Member, why: string): void => {
@@ -212,6 +219,7 @@ export function createFdInstances(
 
   const leave = (member: Member): void => {
     end(member)
+    clearTimeout(member.timer)
     clearTimeout(member.audit)
     members.delete(member)
     deps.metrics.instances(fn.name, members.size)

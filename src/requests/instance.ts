@@ -16,6 +16,7 @@ import { closeFd } from '../host/native/sockets.ts'
 import { type BundleHost, writeBundle } from '../runtime/bundle.ts'
 import type { BindMount } from '../runtime/container.ts'
 import type { OciRuntime } from '../runtime/oci-runtime.ts'
+import { toFaasError } from '../values/errors.ts'
 import { mountWritableRoot, removeBundle, writePlatformFiles } from './instance-root.ts'
 import { type OutputDeps, openOutput } from './output.ts'
 
@@ -99,7 +100,7 @@ export async function startInstance(
   const { pid } = await output.withWriters((stdout, stderr) =>
     deps.runtime.run({ id, bundle, stdout, stderr }),
   )
-  return watchInstance({ id, pid, versionId: fn.versionId }, undo.move(), deps)
+  return watchInstance({ id, pid, versionId: fn.versionId }, undo, deps)
 }
 
 export interface FoundContainer {
@@ -126,7 +127,7 @@ export async function adoptInstance(
   if (functionName === undefined || waits) return undefined
   undo.use(openOutput(directory, functionName, id, deps))
   const versionId = versionOf(id, deps)
-  return { instance: watchInstance({ id, pid, versionId }, undo.move(), deps), functionName }
+  return { instance: watchInstance({ id, pid, versionId }, undo, deps), functionName }
 }
 
 /** Removes directories and bundles of instances whose containers are gone: `keep` are those that live. */
@@ -139,8 +140,13 @@ export async function removeLeftInstances(
     for (const id of await readdir(parent)) {
       if (!idForm.test(id) || keep.has(id)) continue
       removed.add(id)
-      await deps.runtime.delete(id)
-      await (parent === deps.bundles ? removeBundle : removeTree)(join(parent, id))
+      try {
+        await deps.runtime.delete(id)
+        await (parent === deps.bundles ? removeBundle : removeTree)(join(parent, id))
+      } catch (error) {
+        // One that cannot be removed now, with a process that the kernel does not let go, must not keep us from serving.
+        deps.log.error(id, `could not be removed: ${toFaasError(error).message}`)
+      }
     }
   }
   return [...removed]
@@ -166,10 +172,10 @@ const idForm = /^faas-([a-z0-9-]+)-[0-9a-f]{8}$/
 /** The name of the function in an instance's id, or undefined where the id is not one of ours. */
 export const functionNameOf = (id: string): string | undefined => idForm.exec(id)?.[1]
 
-/** Waits for the end of the container's init and then disposes of `remains`, last acquired first. */
+/** Waits for the end of the container's init and then disposes of what `undo` holds, which is taken over. */
 function watchInstance(
   { id, pid, versionId }: Pick<Instance, 'id' | 'pid' | 'versionId'>,
-  remains: AsyncDisposableStack,
+  undo: AsyncDisposableStack,
   deps: Pick<InstanceDeps, 'poller' | 'log'>,
 ): Instance {
   const pidfd = pidfdOpen(pid)
@@ -185,6 +191,8 @@ function watchInstance(
       resolve(status)
     })
   }
+  // Only now: until the end is watched, whoever started it cleans up.
+  const remains = undo.move()
   const dispose = async (): Promise<ExitStatus | undefined> => {
     const status = await initEnded
     try {

@@ -36,10 +36,11 @@ export interface Output extends Disposable {
  */
 export function openOutput(directory: string, functionName: string, id: string, deps: OutputDeps): Output {
   const buffer = Buffer.alloc(bufferBytes)
+  using undo = new DisposableStack()
   const readers = streams.map((stream) => {
     const path = join(directory, stream)
     makeFifo(path)
-    const fd = openFifoReader(path)
+    const fd = undo.adopt(openFifoReader(path), closeFd)
     const lines = createLineSplitter({
       maxLineBytes,
       maxLinesPerSecond,
@@ -70,17 +71,16 @@ export function openOutput(directory: string, functionName: string, id: string, 
     })
   }
   for (const reader of readers) watch(reader)
+  const held = undo.move()
 
   let disposed = false
   return {
     async withWriters(use) {
-      const [stdout = -1, stderr = -1] = readers.map(({ path }) => openFifoWriter(path))
-      try {
-        return await use(stdout, stderr)
-      } finally {
-        closeFd(stdout)
-        closeFd(stderr)
-      }
+      using writers = new DisposableStack()
+      const [stdout = -1, stderr = -1] = readers.map(({ path }) =>
+        writers.adopt(openFifoWriter(path), closeFd),
+      )
+      return await use(stdout, stderr)
     },
     [Symbol.dispose]() {
       if (disposed) return
@@ -94,8 +94,8 @@ export function openOutput(directory: string, functionName: string, id: string, 
           reader.lines.push(buffer.subarray(0, bytes))
         }
         reader.lines.end()
-        closeFd(reader.fd)
       }
+      held.dispose()
     },
   }
 }

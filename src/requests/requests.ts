@@ -5,6 +5,7 @@
 
 import type { ContractName, ServedFunction } from '../functions/function.ts'
 import { closeFd } from '../host/native/sockets.ts'
+import { toFaasError } from '../values/errors.ts'
 import type { FunctionName } from '../values/names.ts'
 import { createFdService } from './fd-service.ts'
 import { takeHeldListeners } from './holdings.ts'
@@ -107,7 +108,7 @@ export function createRequests(deps: RequestsDeps): Requests {
       if (!entry) return
       entries.delete(name)
       await Promise.all([entry.service.close(), ...entry.before])
-      deps.metrics.forget(name)
+      if (!entries.has(name)) deps.metrics.forget(name)
     },
     setGate(open) {
       gateOpen = open
@@ -119,7 +120,13 @@ export function createRequests(deps: RequestsDeps): Requests {
       const { found } = deps
       const kept = new Set<string>()
       for (const container of found) {
-        const adopted = await adoptInstance(container, deps)
+        const adopted = await adoptInstance(container, deps).catch((error: unknown) => {
+          deps.log.error(
+            container.id,
+            `could neither be taken over nor removed: ${toFaasError(error).message}`,
+          )
+          return undefined
+        })
         const service = adopted && services().find(({ current }) => current.name === adopted.functionName)
         if (adopted && service) {
           service.adopt(adopted.instance)

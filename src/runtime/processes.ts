@@ -4,9 +4,21 @@ import { readTextIfExists } from '../host/files.ts'
 import { type CgroupFacts, cgroupPath } from './cgroups.ts'
 
 /** The pids in a container's cgroup, as our own pid namespace numbers them; none when it is gone. */
-export async function listProcesses(id: string, parent: string, facts: CgroupFacts): Promise<readonly number[]> {
+export async function listProcesses(
+  id: string,
+  parent: string,
+  facts: CgroupFacts,
+): Promise<readonly number[]> {
   // Every container is in the freezer's hierarchy on v1: it is paused by it.
-  const path = join('/sys/fs/cgroup', facts.version === 2 ? '' : 'freezer', cgroupPath(parent, id), 'cgroup.procs')
+  const path = join(
+    '/sys/fs/cgroup',
+    facts.version === 2 ? '' : 'freezer',
+    cgroupPath(parent, id),
+    'cgroup.procs',
+  )
   const text = await readTextIfExists(path).catch(() => undefined)
-  return (text ?? '').split('\n').map(Number).filter((pid) => pid > 0)
+  return (text ?? '')
+    .split('\n')
+    .map(Number)
+    .filter((pid) => pid > 0)
 }

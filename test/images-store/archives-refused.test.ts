@@ -264,7 +264,7 @@ test('a planted symlink in the place of staging work is never followed', { skip 
   const outside = await createDirectory(t)
   await mkdir(join(outside, 'kept'))
   await symlink(outside, join(root, 'store', 'staging', 'planted'))
-  await store.collect(new Set(), new Set())
+  await store.collect(() => ({ live: new Set(), names: new Set() }))
   assert.deepEqual(await readdir(join(root, 'store', 'staging')), [])
   assert.deepEqual(await readdir(outside), ['kept'])
 })

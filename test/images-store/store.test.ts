@@ -102,13 +102,13 @@ test('collect() removes what nothing needs and keeps what is live', { skip }, as
   await store.mountRootfs(name, one)
   await store.mountRootfs(name, two)
   await store.mountRootfs(parseFunctionName('gone'), one)
-  await store.collect(new Set([one.id]), new Set([name]))
+  await store.collect(() => ({ live: new Set([one.id]), names: new Set([name]) }))
   assert.deepEqual(await storedLayers(root), hexes(base, first))
   assert.deepEqual(await readdir(join(root, 'images')), [name])
   assert.deepEqual(await readdir(join(root, 'images', name, 'versions')), [one.id.slice(7, 19)])
   await assert.rejects(store.load(two.id), { code: 'NOT_FOUND' })
   assert.deepEqual(await store.load(one.id), one)
-  await store.collect(new Set(), new Set())
+  await store.collect(() => ({ live: new Set(), names: new Set() }))
   for (const place of ['layers', 'images', 'staging'])
     assert.deepEqual(await readdir(join(root, 'store', place)), [])
   assert.deepEqual(await readdir(join(root, 'images')), [])
@@ -126,7 +126,7 @@ test('collect() removes what a crash left, and the next store goes on', { skip }
   await writeFile(Buffer.concat([Buffer.from(`${staging}/0123456789abcdef/`), Buffer.from([0xff, 0xfe])]), '')
   await mkdir(join(root, 'store', 'layers', 'f'.repeat(64), 'tree'), { recursive: true })
   const next = await createImageStore({ root, exec })
-  await next.collect(new Set([one.id]), new Set([name]))
+  await next.collect(() => ({ live: new Set([one.id]), names: new Set([name]) }))
   assert.deepEqual(await readdir(staging), [])
   assert.deepEqual(await storedLayers(root), hexes(base, first))
   const rootfs = await next.mountRootfs(name, await next.load(one.id))
@@ -139,7 +139,7 @@ test('collect() while images arrive takes nothing away from them', { skip }, asy
   const names = new Set([name])
   let receiving = true
   const collecting = (async () => {
-    while (receiving) await store.collect(new Set(live), names)
+    while (receiving) await store.collect(() => ({ live: new Set(live), names: names }))
   })()
   for (let round = 0; round < 5; round++) {
     const image = await store.receive(body(round % 2 === 0 ? archives.first : archives.second))
@@ -157,7 +157,7 @@ test('collect() removes no layer while a live record cannot be read', { skip }, 
   const { store, root } = await createTestStore(t)
   const one = await store.receive(body(archives.first))
   await writeFile(join(root, 'store', 'images', `${one.id.slice(7)}.json`), '{')
-  await store.collect(new Set([one.id]), new Set())
+  await store.collect(() => ({ live: new Set([one.id]), names: new Set() }))
   assert.deepEqual(await storedLayers(root), hexes(base, first))
   await assert.rejects(store.load(one.id), { code: 'REGISTRY_CORRUPT' })
   // Deployed again, it is whole again.
@@ -219,7 +219,7 @@ test('files in images/ that are not ours are left alone', { skip }, async (t) =>
   const { root, store } = await createTestStore(t)
   await writeFile(join(root, 'images', 'note'), 'x')
   await mkdir(join(root, 'images', name, 'kept'), { recursive: true })
-  await store.collect(new Set(), new Set())
+  await store.collect(() => ({ live: new Set(), names: new Set() }))
   assert.deepEqual((await readdir(join(root, 'images'))).sort(), [name, 'note'])
 })
 
