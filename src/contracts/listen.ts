@@ -13,6 +13,8 @@
  * - `listen` on the host's listener changes nothing (the image's own backlog would shorten the shared queue); on a
  *   socket of the container it is done by us.
  *
+ * A server that cannot take IPv6 callers on its IPv4 socket gets a relay (relay.ts).
+ *
  * O_NONBLOCK belongs to the description that all instances share: it is set as the replaced socket had it.
  */
 import { readFileSync } from 'node:fs'
@@ -39,6 +41,7 @@ import {
   listenOn,
 } from '../host/native/socket-facts.ts'
 import { acceptUnix, closeFd, listenUnix } from '../host/native/sockets.ts'
+import { createRelays, type Relays, refusesIpv6Callers } from './relay.ts'
 import { createReplacedSockets, isListener, type ReplacedSockets } from './replaced-sockets.ts'
 
 /** Its name in the instance's directory: the runtime connects to it and sends the notification descriptor. */
@@ -70,6 +73,8 @@ export interface SuperviseOptions {
   readonly onListening: (port: number) => void
   /** Called for each other TCP port that is bound inside the container. */
   readonly onOtherPort?: (port: number) => void
+  /** Called when a relay is put between the callers and a port of the image. */
+  readonly onRelay?: (port: number) => void
   /** Called for what could not be answered; the caller of the call got an error. */
   readonly onTrouble: (message: string) => void
 }
@@ -77,7 +82,8 @@ export interface SuperviseOptions {
 /** Listens for the runtime and then answers the instance's calls until disposed. */
 export function superviseInstance(options: SuperviseOptions, poller: Poller): Supervision {
   const path = join(options.directory, notifySocketFile)
-  const supervised: Supervised = { ...options, replaced: createReplacedSockets() }
+  const relays = createRelays(options)
+  const supervised: Supervised = { ...options, replaced: createReplacedSockets(), relays }
   const watched = new Set<number>()
   const watch = (fd: number, onReady: (events: number) => void): void => {
     watched.add(fd)
@@ -112,12 +118,14 @@ export function superviseInstance(options: SuperviseOptions, poller: Poller): Su
     [Symbol.dispose]() {
       for (const fd of [...watched]) end(fd)
       supervised.replaced[Symbol.dispose]()
+      relays[Symbol.dispose]()
     },
   }
 }
 
 interface Supervised extends SuperviseOptions {
   readonly replaced: ReplacedSockets
+  readonly relays: Relays
 }
 
 function answer(listener: number, notification: Notification, options: Supervised): void {
@@ -164,7 +172,7 @@ function threadGroupOf(pid: number): number {
 function onBind(
   listener: number,
   { id, pid, args }: Notification,
-  { listeners, replaced, onOtherPort }: Supervised,
+  { listeners, replaced, relays, onOtherPort }: Supervised,
 ): number | 'continue' {
   const target = toInt(args[0])
   const length = toInt(args[2])
@@ -190,7 +198,14 @@ function onBind(
       replaceDescriptor(listener, id, { fd: by, target: at, closeOnExec: isCloseOnExec(pid, at) })
     const isHeld = isListener(hostListener, (at) => takeFrom(process, at))
     if (family === AF_INET && replaced.holds(process, port, 6, isHeld)) return bindInside()
-    if (family === AF_INET6) replaced.giveBack(process, port, isHeld, replace)
+    if (family === AF_INET && isOwn && refusesIpv6Callers(process)) {
+      relays.expect(port, { process, target })
+      return bindInside()
+    }
+    if (family === AF_INET6) {
+      replaced.giveBack(process, port, isHeld, replace)
+      relays.stop(port)
+    }
     copyBlockingMode(fd, hostListener)
     if (!replace(hostListener, target)) return -EBADF
     if (isOwn) replaced.add({ process, target, family: family === AF_INET ? 4 : 6, port, address }, fd)
@@ -198,7 +213,10 @@ function onBind(
   })
 }
 
-function onListen({ pid, args }: Notification, { listeners, replaced, onListening }: Supervised): number {
+function onListen(
+  { pid, args }: Notification,
+  { listeners, replaced, relays, onListening }: Supervised,
+): number {
   const [target, backlog] = [toInt(args[0]), toInt(args[1])]
   const process = threadGroupOf(pid)
   return withDescriptor(process, target, (fd) => {
@@ -208,7 +226,10 @@ function onListen({ pid, args }: Notification, { listeners, replaced, onListenin
       onListening(port)
       return 0
     }
-    return isInNetworkOf(fd, pid) ? listenOn(fd, backlog) : -EPERM
+    if (!isInNetworkOf(fd, pid)) return -EPERM
+    const result = listenOn(fd, backlog)
+    if (result === 0) relays.start({ process, target })
+    return result
   })
 }
 
