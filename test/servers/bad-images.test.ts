@@ -5,13 +5,18 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { eventually } from '../../src/host/eventually.ts'
-import { badImage, binder } from './images.ts'
+import { badImage, binderImage } from './images.ts'
 import { createPlace, missingRuntime, type Place, runtimes } from './place.ts'
 
 /** curl's exit code when nothing has come in time. */
 const timedOut = 28
 /** A neighbour that is healthy answers well within this, however busy the machine is. */
 const neighbourSeconds = 20
+
+const soon = ['--connect-timeout', '3s']
+const sleepsSoon = ['--pause', '1s', '--idle', '1s']
+const good = binderImage()
+const bad = badImage()
 
 for (const runtime of runtimes) {
   describe(`an image that misbehaves on ${runtime}`, {
@@ -21,10 +26,13 @@ for (const runtime of runtimes) {
     let place: Place
     before(async () => {
       place = await createPlace(runtime)
-      await place.deploy('neighbour', await binder('dual'))
+      await deployGood('neighbour')
     })
     after(() => place[Symbol.asyncDispose]())
 
+    const deployGood = async (name: string) => place.deploy(name, await good, '-e', 'MODE=dual')
+    const deployBad = async (mode: string, ...options: string[]) =>
+      place.deploy(mode, await bad, '-e', `MODE=${mode}`, ...options)
     const neighbourServes = async () =>
       assert.equal((await place.tryGet('neighbour', neighbourSeconds)).code, 0, 'the neighbour answers')
 
@@ -51,8 +59,8 @@ for (const runtime of runtimes) {
       },
     ]) {
       test(`that ${title} fails its deploy with its last lines, and the old version serves`, async () => {
-        await place.deploy(mode, await binder('dual'))
-        const words = await place.deployFails(mode, await badImage(mode), '--connect-timeout', '3s')
+        await deployGood(mode)
+        const words = await place.deployFails(mode, await bad, '-e', `MODE=${mode}`, ...soon)
         assert.match(words, expected)
         assert.match(words, /FUNCTION_NOT_PROVEN/)
         assert.match(await place.get(mode), /"mode": "dual"/)
@@ -67,23 +75,12 @@ for (const runtime of runtimes) {
       { title: 'holds its connections and never answers', mode: 'hold' },
     ]) {
       test(`that ${title} hurts only its own callers, and a good version heals it`, async () => {
-        await place.deploy(
-          mode,
-          await badImage(mode),
-          '--max',
-          '2',
-          '--timeout',
-          '2s',
-          '--pause',
-          '1s',
-          '--idle',
-          '1s',
-        )
+        await deployBad(mode, '--max', '2', '--timeout', '2s', ...sleepsSoon)
         const calls = await Promise.all([1, 2, 3].map(() => place.tryGet(mode, 4)))
         for (const { code } of calls) assert.notEqual(code, 0)
         await neighbourServes()
         assert.ok((await place.describe(mode)).instances <= 2)
-        await place.deploy(mode, await binder('dual'))
+        await deployGood(mode)
         await eventually(`${mode} is healed`, async () => assert.match(await place.get(mode), /"dual"/), {
           timeoutMs: 60_000,
           intervalMs: 500,
@@ -95,7 +92,7 @@ for (const runtime of runtimes) {
 
     test('that shuts its listener down later is healed by its next instance', async () => {
       const name = 'shutdown-later'
-      await place.deploy(name, await badImage(name), '--pause', '1s', '--idle', '1s')
+      await deployBad(name, ...sleepsSoon)
       assert.equal((await place.tryGet(name, 20)).stdout, 'served')
       await eventually(
         `${name} serves again`,
@@ -107,7 +104,7 @@ for (const runtime of runtimes) {
 
     test('that crashes at each start is not started without end, says so, and a good version heals it', async () => {
       const name = 'crash-loop'
-      await place.deploy(name, await badImage(name), '-e', 'PYTHONUNBUFFERED=1')
+      await deployBad(name)
       for (let call = 0; call < 5; call++) {
         const { code } = await place.tryGet(name, 40)
         assert.ok(code !== 0 && code !== timedOut, `curl ended with ${code}`)
@@ -123,7 +120,7 @@ for (const runtime of runtimes) {
       // 200 ms, doubled each time: in 4 s at most 5 more, wherever in the row it stands.
       assert.ok((await starts()) - before <= 6, `${(await starts()) - before} starts in 4 s`)
       await neighbourServes()
-      await place.deploy(name, await binder('dual'))
+      await deployGood(name)
       await eventually(`${name} is healed`, async () => assert.match(await place.get(name), /"dual"/), {
         timeoutMs: 60_000,
         intervalMs: 500,
@@ -133,7 +130,7 @@ for (const runtime of runtimes) {
 
     test('that ends at each request fails that request, and is started again for the next', async () => {
       const name = 'crash-on-request'
-      await place.deploy(name, await badImage(name))
+      await deployBad(name)
       for (let call = 0; call < 3; call++) {
         const { code } = await place.tryGet(name, 40)
         assert.ok(code !== 0 && code !== timedOut, `curl ended with ${code}`)

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { eventually } from '../../src/host/eventually.ts'
 import type { ImageConfigInput } from '../images/archive.ts'
-import { binder, nginxServer } from './images.ts'
+import { binderImage, nginxServer } from './images.ts'
 import { createPlace, deviceAddress, missingRuntime, type Place, runtimes } from './place.ts'
 
 /** What programs/binder.py answers. */
@@ -137,6 +137,10 @@ const cases: readonly BinderCase[] = [
   },
 ]
 
+const plainImage = binderImage()
+const imageOf = (config: ImageConfigInput | undefined): Promise<string> =>
+  config === undefined ? plainImage : binderImage(config)
+
 for (const runtime of runtimes) {
   describe(`a server on ${runtime}`, { concurrency: 4, skip: missingRuntime(runtime) }, () => {
     let place: Place
@@ -148,7 +152,7 @@ for (const runtime of runtimes) {
     for (const [index, { title, mode, config, options = [], seesPeer = true, more }] of cases.entries()) {
       test(`serves: ${title}`, async () => {
         const name = `binder-${index}`
-        const { contract } = await place.deploy(name, await binder(mode, config), ...options)
+        const { contract } = await place.deploy(name, await imageOf(config), '-e', `MODE=${mode}`, ...options)
         assert.equal(contract, 'listen')
         for (let call = 0; call < 3; call++) {
           const seen = await ask(place, name)
@@ -161,12 +165,13 @@ for (const runtime of runtimes) {
     }
 
     test('that binds another port than it was told is refused with the option that helps, and serves with it', async () => {
-      const archive = await binder('other-port')
+      const archive = await imageOf(undefined)
+      const mode = ['-e', 'MODE=other-port']
       assert.match(
-        await place.deployFails('stubborn', archive, '--connect-timeout', '2s'),
+        await place.deployFails('stubborn', archive, ...mode, '--connect-timeout', '2s'),
         /listen on port 8080.*FUNCTION_NOT_PROVEN[\s\S]*--port 3000/,
       )
-      await place.deploy('stubborn', archive, '--port', '3000')
+      await place.deploy('stubborn', archive, ...mode, '--port', '3000')
       assert.equal((await ask(place, 'stubborn')).peer, deviceAddress)
       await place.remove('stubborn')
     })

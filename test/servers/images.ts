@@ -202,24 +202,22 @@ export const postgresServer = (): Promise<string> =>
     },
   })
 
-/** A Python program with a mode, ended without waiting: as process 1 Python takes no notice of SIGTERM. */
-async function modeImage(program: string, mode: string, config: ImageConfigInput = {}): Promise<string> {
-  return buildImage({
-    name: mode,
-    base: 'python-ctypes',
+/** A Python program that is told its mode by a variable, so that one image serves all. */
+const modeImage = async (source: string, config: ImageConfigInput = {}): Promise<string> =>
+  buildImage({
+    name: 'modes',
+    base: 'python',
     layers: [
       [
         { path: 'app', type: 'directory' },
-        { path: 'app/main.py', content: await readProgram(program) },
+        { path: 'app/main.py', content: await readProgram(source) },
       ],
     ],
-    config: { Cmd: ['python3', '/app/main.py', mode], Env: [path], StopSignal: 'SIGKILL', ...config },
+    config: { Cmd: ['python3', '/app/main.py'], Env: [path], ...config },
   })
-}
 
-/** programs/binder.py in one of its modes. */
-export const binder = (mode: string, config?: ImageConfigInput): Promise<string> =>
-  modeImage('binder.py', mode, config)
+/** programs/binder.py: `MODE` says how it binds. */
+export const binderImage = (config?: ImageConfigInput): Promise<string> => modeImage('binder.py', config)
 
-/** programs/bad.py in one of its modes. */
-export const badImage = (mode: string): Promise<string> => modeImage('bad.py', mode)
+/** programs/bad.py: `MODE` says what it does wrong. */
+export const badImage = (): Promise<string> => modeImage('bad.py')

@@ -1,11 +1,11 @@
-"""Servers that do what they should not; the argument says what."""
+"""Servers that do what they should not; `MODE` says what."""
 import os
 import socket
 import sys
 import time
 
 port = int(os.environ["PORT"])
-mode = sys.argv[1]
+mode = os.environ["MODE"]
 
 
 def bound():
