@@ -2,7 +2,6 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { type TestContext, test } from 'node:test'
-import { setTimeout as delay } from 'node:timers/promises'
 import { connectTcp } from '../host/native/sockets.ts'
 import { askHealth, askUntilHealthy } from './health-check.ts'
 
@@ -62,11 +61,13 @@ test('askHealth() sends one GET, with the function as its host, and closes', asy
 })
 
 test('askHealth() of a status line in pieces waits for the whole of it', async (context) => {
-  const connect = await serve(context, async (socket) => {
-    for (const piece of ['HT', 'TP/1.1 2', '00 O', 'K\r\n\r\n']) {
-      socket.write(piece)
-      await delay(5)
-    }
+  const pieces = ['HT', 'TP/1.1 2', '00 O', 'K\r\n\r\n']
+  const connect = await serve(context, (socket) => {
+    const timer = setInterval(() => {
+      const piece = pieces.shift()
+      if (piece === undefined) clearInterval(timer)
+      else socket.write(piece)
+    }, 5)
   })
   assert.ok((await askHealth(connect(), question())).healthy)
 })

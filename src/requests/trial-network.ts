@@ -86,7 +86,7 @@ function accept(listener: number, poller: Poller): Promise<number> {
         resolve(accepted.fd)
       } catch (error) {
         poller.unwatch(listener)
-        reject(error as Error)
+        reject(error)
       }
     })
   })

@@ -5,27 +5,33 @@
 import assert from 'node:assert/strict'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { test } from 'node:test'
-import { versionsOf } from '../../src/functions/function.ts'
+import { suite, type TestContext, test } from 'node:test'
+import { keptVersions, versionsOf } from '../../src/functions/function.ts'
 import { parseRegistry, type RegistryContent } from '../../src/functions/registry.ts'
 import { eventually } from '../../src/host/eventually.ts'
+import type { FaasError } from '../../src/values/errors.ts'
 import { createLab } from '../machines/lab.ts'
 import type { Machine } from '../machines/machine.ts'
 import { startedLine, startPlatform } from '../machines/platform.ts'
 import { clientOf, deploy, getText, serverArchive, urlOf } from './platform-api.ts'
 
-const points = Array.from({ length: 15 }, (_, index) => index + 1)
 const commit = 9
 const waitMs = { timeoutMs: 30_000 }
 
-test('F1 to F15: kill -9 at D1 to D15 leaves the old version up to the commit and the new one after it', async (context) => {
+suite('kill -9 at the steps of a deploy', { concurrency: 2 }, () => {
+  test('F1 to F8: before the commit the old version stays', (context) => killAt(context, 1, 8))
+  test('F9 to F15: from the commit on the new version comes', (context) => killAt(context, 9, 15))
+})
+
+async function killAt(context: TestContext, first: number, last: number): Promise<void> {
   await using lab = await createLab({ devices: 0 })
   const { server } = lab
   const failpoints = join(server.directory, 'failpoints')
   // A daemon reads the file when it starts: the one that is started after a death finds what comes next.
-  await writeFile(failpoints, 'D1:1*off->1*kill')
+  await writeFile(failpoints, `D${first}:1*off->1*kill`)
   await using platform = await startPlatform(server, { env: { FAASD_FP: `@${failpoints}` } })
   const client = clientOf(server)
+  const points = Array.from({ length: last - first + 1 }, (_, index) => first + index)
   const archive = await serverArchive('d0', ...points.map((point) => `d${point}`))
   const options = { contract: 'fd', env: 'CONTRACT=fd', idle: '500ms' }
   const { ip } = await deploy(client, 'app', archive, { ...options, image: 'server:d0' })
@@ -33,12 +39,12 @@ test('F1 to F15: kill -9 at D1 to D15 leaves the old version up to the commit an
   let expected = { answer: 'd0', versions: [1] }
   for (const point of points) {
     await context.test(`F${point}: kill -9 at D${point}`, async () => {
-      await writeFile(failpoints, point === points.length ? '' : `D${point + 1}:1*kill`)
+      await writeFile(failpoints, point === last ? '' : `D${point + 1}:1*kill`)
       const starts = await countStarts(platform)
-      const answered = await deploy(client, 'app', archive, { ...options, image: `server:d${point}` }).then(
+      const isAnswered = await deploy(client, 'app', archive, { ...options, image: `server:d${point}` }).then(
         () => true,
-        (error: { code: string }) => {
-          assert.equal(error.code, 'DAEMON_UNREACHABLE')
+        (error: FaasError) => {
+          assert.equal(error.code, 'DAEMON_UNREACHABLE', error.message)
           return false
         },
       )
@@ -47,10 +53,13 @@ test('F1 to F15: kill -9 at D1 to D15 leaves the old version up to the commit an
         async () => assert.equal(await countStarts(platform), starts + 1),
         waitMs,
       )
-      assert.ok(!answered || point >= commit, 'an answer of 200 means that it is committed')
+      assert.ok(!isAnswered || point >= commit, 'an answer of 200 means that it is committed')
       if (point >= commit) {
-        const [last = 0] = expected.versions
-        expected = { answer: `d${point}`, versions: [last + 1, ...expected.versions].slice(0, 5) }
+        const [newest = 0] = expected.versions
+        expected = {
+          answer: `d${point}`,
+          versions: [newest + 1, ...expected.versions].slice(0, keptVersions),
+        }
       }
       assert.equal(await getText(server, urlOf(ip)), expected.answer)
       const versions = await client.call('versions', { name: 'app' })
@@ -61,10 +70,10 @@ test('F1 to F15: kill -9 at D1 to D15 leaves the old version up to the commit an
       await eventually('nothing else is left', () => checkState(server), waitMs)
     })
   }
-  const last = await deploy(client, 'app', archive, { ...options, image: 'server:d0' })
-  assert.equal(last.version, (expected.versions[0] ?? 0) + 1)
+  const afterwards = await deploy(client, 'app', archive, { ...options, image: 'server:d0' })
+  assert.equal(afterwards.version, (expected.versions[0] ?? 0) + 1)
   assert.equal(await getText(server, urlOf(ip)), 'd0')
-})
+}
 
 const countStarts = async (platform: { log(): Promise<string> }): Promise<number> =>
   (await platform.log()).split(startedLine).length - 1
