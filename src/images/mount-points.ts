@@ -208,7 +208,7 @@ async function surveyContent(directory: string): Promise<Content> {
       if (entries > maxEntries) return { bytes, entries, copyable: false }
       // A name that is no text is not worth following: such a directory is as one that cannot be copied.
       const isText = Buffer.from(name.toString()).equals(name)
-      if (found.isDirectory() && isText) left.push(`${here}/${name}`)
+      if (found.isDirectory() && isText) left.push(`${here}/${name.toString()}`)
       else if (!(found.isFile() || found.isSymbolicLink()) || !isText)
         return { bytes, entries, copyable: false }
     }
