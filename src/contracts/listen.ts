@@ -8,8 +8,8 @@
  * - `bind` of a TCP socket to one of the function's ports: the descriptor becomes the host's listener, whatever the
  *   address, unless the same process has it on an IPv6 socket (replaced-sockets.ts). Any other port is bound by us, on
  *   the duplicate, and only if the socket belongs to the container's own network. UNIX
- *   sockets are let go on to bind by themselves: their names are the container's own, and if the address were
- *   changed behind our back to a host socket's port, the packet filter lets nothing out from there.
+ *   sockets are let go on to bind by themselves while the instance has no socket of the host whose port it could name
+ *   behind our back; afterwards we bind them too (unix-bind.ts).
  * - `listen` on the host's listener changes nothing (the image's own backlog would shorten the shared queue); on a
  *   socket of the container it is done by us.
  *
@@ -17,7 +17,7 @@
  *
  * O_NONBLOCK belongs to the description that all instances share: it is set as the replaced socket had it.
  */
-import { readFileSync } from 'node:fs'
+import { closeSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Poller } from '../host/native/poller.ts'
 import { pidfdOpen } from '../host/native/process.ts'
@@ -41,7 +41,8 @@ import {
   listenOn,
 } from '../host/native/socket-facts.ts'
 import { acceptUnix, closeFd, listenUnix } from '../host/native/sockets.ts'
-import { createRelays, type Relays, refusesIpv6Callers } from './relay.ts'
+import { bindUnixInside } from '../host/native/unix-bind.ts'
+import { createRelays, openRelayPlace, type Relays, refusesIpv6Callers } from './relay.ts'
 import { createReplacedSockets, isListener, type ReplacedSockets } from './replaced-sockets.ts'
 
 /** Its name in the instance's directory: the runtime connects to it and sends the notification descriptor. */
@@ -58,6 +59,15 @@ const EINVAL = 22
 /** `sizeof(struct sockaddr_storage)`. */
 const maxAddressBytes = 128
 const O_CLOEXEC = 0o2000000
+const EAGAIN = 11
+const EPOLLIN = 1
+const EPOLLHUP = 0x10
+const turnMs = 50
+const maxCallsPerTurn = 64
+/** How often an instance's troubles are told. */
+const troubleMs = 1_000
+/** `sizeof(struct sockaddr_in6)` without the scope: a shorter address cannot bind an IPv6 socket. */
+const minIpv6AddressBytes = 24
 
 export interface Supervision extends Disposable {
   /** The path for `linux.seccomp.listenerPath`. */
@@ -69,6 +79,8 @@ export interface SuperviseOptions {
   readonly directory: string
   /** The host's listeners by the port that the image binds. They stay the caller's. */
   readonly listeners: ReadonlyMap<number, number>
+  /** Whether sockets of the host may be given to functions now. */
+  readonly mayPass: () => boolean
   /** Called for each `listen` on a host listener, with the image's port: from here on the image accepts. */
   readonly onListening: (port: number) => void
   /** Called for each other TCP port that is bound inside the container. */
@@ -83,10 +95,22 @@ export interface SuperviseOptions {
 export function superviseInstance(options: SuperviseOptions, poller: Poller): Supervision {
   const path = join(options.directory, notifySocketFile)
   const relays = createRelays(options)
-  const supervised: Supervised = { ...options, replaced: createReplacedSockets(), relays }
-  const watched = new Set<number>()
+  let toldMs = Number.NEGATIVE_INFINITY
+  const onTrouble = (message: string): void => {
+    if (performance.now() - toldMs < troubleMs) return
+    toldMs = performance.now()
+    options.onTrouble(message)
+  }
+  const supervised: Supervised = {
+    ...options,
+    onTrouble,
+    given: false,
+    replaced: createReplacedSockets(),
+    relays,
+  }
+  const watched = new Map<number, (events: number) => void>()
   const watch = (fd: number, onReady: (events: number) => void): void => {
-    watched.add(fd)
+    watched.set(fd, onReady)
     poller.watch(fd, onReady)
   }
   const end = (fd: number): void => {
@@ -95,16 +119,39 @@ export function superviseInstance(options: SuperviseOptions, poller: Poller): Su
     closeFd(fd)
   }
 
+  /** A server binds a few times; one that does it in a loop pays with its own time, not with ours. */
+  const pace = (descriptor: number): void => {
+    const now = performance.now()
+    if (now - turnStartMs > turnMs) {
+      turnStartMs = now
+      callsThisTurn = 0
+    }
+    if (++callsThisTurn < maxCallsPerTurn) return
+    const onReady = watched.get(descriptor)
+    if (!onReady) return
+    poller.unwatch(descriptor)
+    callsThisTurn = 0
+    setTimeout(() => {
+      if (watched.has(descriptor)) poller.watch(descriptor, onReady)
+    }, turnMs).unref()
+  }
+  let turnStartMs = 0
+  let callsThisTurn = 0
+
   const onState = (socket: number): void => {
     const state = receiveState(socket)
     if (state === undefined) return
     end(socket)
     for (const descriptor of state.descriptors) {
       watch(descriptor, (events) => {
-        const notification = receiveNotification(descriptor)
-        if (notification) answer(descriptor, notification, supervised)
-        // EPOLLHUP: no process is left that the filter applies to.
-        else if ((events & 0x10) !== 0) end(descriptor)
+        if ((events & EPOLLIN) !== 0) {
+          pace(descriptor)
+          const notification = receiveNotification(descriptor)
+          if (notification) answer(descriptor, notification, supervised)
+        } else if ((events & EPOLLHUP) !== 0) {
+          // No process is left that the filter applies to; before Linux 6.11 a receive would wait for ever.
+          end(descriptor)
+        }
       })
     }
   }
@@ -116,7 +163,7 @@ export function superviseInstance(options: SuperviseOptions, poller: Poller): Su
   return {
     path,
     [Symbol.dispose]() {
-      for (const fd of [...watched]) end(fd)
+      for (const fd of [...watched.keys()]) end(fd)
       supervised.replaced[Symbol.dispose]()
       relays[Symbol.dispose]()
     },
@@ -126,13 +173,17 @@ export function superviseInstance(options: SuperviseOptions, poller: Poller): Su
 interface Supervised extends SuperviseOptions {
   readonly replaced: ReplacedSockets
   readonly relays: Relays
+  /** Whether the instance has had a socket of the host, and with it a descriptor to try something with. */
+  given: boolean
 }
 
 function answer(listener: number, notification: Notification, options: Supervised): void {
   const { id, call } = notification
   try {
     const value =
-      call === calls.bind ? onBind(listener, notification, options) : onListen(notification, options)
+      call === calls.bind
+        ? onBind(listener, notification, options)
+        : onListen(listener, notification, options)
     if (value === 'continue') continueNotification(listener, id)
     else answerNotification(listener, id, value)
   } catch (error) {
@@ -172,22 +223,29 @@ function threadGroupOf(pid: number): number {
 function onBind(
   listener: number,
   { id, pid, args }: Notification,
-  { listeners, replaced, relays, onOtherPort }: Supervised,
+  supervised: Supervised,
 ): number | 'continue' {
+  const { listeners, replaced, relays, onOtherPort } = supervised
   const target = toInt(args[0])
   const length = toInt(args[2])
   if (length < 2 || length > maxAddressBytes) return -EINVAL
   const address = readMemory(pid, args[1] ?? 0n, length)
   if (!address) return -EFAULT
   const family = address.readUInt16LE(0)
-  if (family === AF_UNIX) return 'continue'
   const process = threadGroupOf(pid)
+  if (family === AF_UNIX) {
+    if (!supervised.given || length < minIpv6AddressBytes) return 'continue'
+    return withDescriptor(process, target, (fd) =>
+      isWaiting(listener, id) ? bindUnixInside(fd, pid, address) : -EBADF,
+    )
+  }
   return withDescriptor(process, target, (fd) => {
+    const isOwn = isInNetworkOf(fd, pid)
+    // After all that was read by the caller's number: it was the caller's own.
     if (!isWaiting(listener, id)) return -EBADF
     const isInternet = (family === AF_INET && length >= 16) || (family === AF_INET6 && length >= 24)
     const port = isInternet && isTcp(fd) ? address.readUInt16BE(2) : undefined
     const hostListener = listeners.get(port ?? 0)
-    const isOwn = isInNetworkOf(fd, pid)
     const bindInside = (): number => (isOwn ? bindCopy(fd, address) : -EPERM)
     if (port === undefined) return bindInside()
     if (hostListener === undefined) {
@@ -199,13 +257,20 @@ function onBind(
     const isHeld = isListener(hostListener, (at) => takeFrom(process, at))
     if (family === AF_INET && replaced.holds(process, port, 6, isHeld)) return bindInside()
     if (family === AF_INET && isOwn && refusesIpv6Callers(process)) {
-      relays.expect(port, { process, target })
+      const place = openRelayPlace(process)
+      if (!isWaiting(listener, id)) {
+        closeSync(place.network)
+        return -EBADF
+      }
+      relays.expect(port, { process, target }, place)
       return bindInside()
     }
     if (family === AF_INET6) {
       replaced.giveBack(process, port, isHeld, replace)
       relays.stop(port)
     }
+    if (!supervised.mayPass()) return -EAGAIN
+    supervised.given = true
     copyBlockingMode(fd, hostListener)
     if (!replace(hostListener, target)) return -EBADF
     if (isOwn) replaced.add({ process, target, family: family === AF_INET ? 4 : 6, port, address }, fd)
@@ -214,7 +279,8 @@ function onBind(
 }
 
 function onListen(
-  { pid, args }: Notification,
+  notifications: number,
+  { id, pid, args }: Notification,
   { listeners, replaced, relays, onListening }: Supervised,
 ): number {
   const [target, backlog] = [toInt(args[0]), toInt(args[1])]
@@ -226,7 +292,7 @@ function onListen(
       onListening(port)
       return 0
     }
-    if (!isInNetworkOf(fd, pid)) return -EPERM
+    if (!isInNetworkOf(fd, pid) || !isWaiting(notifications, id)) return -EPERM
     const result = listenOn(fd, backlog)
     if (result === 0) relays.start({ process, target })
     return result

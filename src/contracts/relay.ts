@@ -7,7 +7,7 @@
  * The relay is in the container's network and cgroups: it is frozen, limited and ended with the container, and goes on
  * when the daemon ends.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, readlinkSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -23,6 +23,7 @@ export function refusesIpv6Callers(process: number): boolean {
   }
 }
 
+const environment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' }
 const cgroupRoot = '/sys/fs/cgroup'
 const programPath = fileURLToPath(new URL('./relay-program.ts', import.meta.url))
 
@@ -42,11 +43,24 @@ export function cgroupFilesOf(text: string): readonly string[] {
   })
 }
 
+/** Where a relay runs: in the container's network and cgroups, whatever its processes have become since. */
+export interface RelayPlace {
+  /** A descriptor of the network namespace. It stays the place's owner's. */
+  readonly network: number
+  readonly cgroups: readonly string[]
+}
+
+/** Looks where a process is: call it while the process is known to be the container's. Throws what `/proc` does. */
+export function openRelayPlace(pid: number): RelayPlace {
+  const cgroups = cgroupFilesOf(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))
+  if (cgroups.length === 0) throw new Error(`process ${pid} is in no cgroup of its own`)
+  return { network: openSync(`/proc/${pid}/ns/net`, 'r'), cgroups }
+}
+
 export interface RelayOptions {
   /** The host's listener. It stays the caller's. */
   readonly listener: number
-  /** A process of the container, as our own pid namespace numbers it. */
-  readonly process: number
+  readonly place: RelayPlace
   /** Where its server listens, inside. */
   readonly port: number
   /** Called when the relay ends by itself. */
@@ -54,24 +68,17 @@ export interface RelayOptions {
 }
 
 /** Starts a relay; disposing of it ends it. */
-export function startRelay({ listener, process: pid, port, onEnded }: RelayOptions): Disposable {
-  const cgroups = cgroupFilesOf(readFileSync(`/proc/${pid}/cgroup`, 'utf8'))
-  const network = openSync(`/proc/${pid}/ns/net`, 'r')
+export function startRelay({ listener, place, port, onEnded }: RelayOptions): Disposable {
   let disposed = false
   let words = ''
-  let child: ChildProcess
-  try {
-    const node = [process.execPath, '--max-old-space-size=32', programPath, String(port), ...cgroups]
-    child = spawn('nsenter', ['--net=/proc/self/fd/4', '--', ...node], {
-      stdio: ['ignore', 'ignore', 'pipe', listener, network],
-      env: { PATH: process.env.PATH ?? '' },
-      cwd: '/',
-      // It outlives us, as the container does.
-      detached: true,
-    })
-  } finally {
-    closeSync(network)
-  }
+  const node = [process.execPath, '--max-old-space-size=32', programPath, String(port), ...place.cgroups]
+  const child = spawn('nsenter', ['--net=/proc/self/fd/4', '--', ...node], {
+    stdio: ['ignore', 'ignore', 'pipe', listener, place.network],
+    env: environment,
+    cwd: '/',
+    // It outlives us, as the container does.
+    detached: true,
+  })
   child.stderr?.on('data', (part: Buffer) => {
     words = `${words}${part.toString()}`.slice(-500)
   })
@@ -96,7 +103,7 @@ interface SocketPlace {
 /** The relays of one instance: at most one for each port, once a socket that waits for one listens. */
 export interface Relays extends Disposable {
   /** The process has bound `port` on a socket that the listener cannot be given to. */
-  expect(port: number, socket: SocketPlace): void
+  expect(port: number, socket: SocketPlace, place: RelayPlace): void
   /** A socket listens now: its relay starts, if it is one that waits for one. */
   start(socket: SocketPlace): void
   /** The listener has been given to a socket after all. */
@@ -105,8 +112,9 @@ export interface Relays extends Disposable {
 
 /** Many bind an IPv6 socket next, and need no relay: nginx does within a millisecond. */
 const delayMs = 100
-/** After a relay has ended by itself, by the kernel's want of memory for one. */
-const restartMs = 1000
+/** After a relay has ended by itself, by the kernel's want of memory for one; doubled each time. */
+const restartMs = 1_000
+const longestRestartMs = 60_000
 
 export function createRelays({
   listeners,
@@ -120,19 +128,21 @@ export function createRelays({
   readonly onTrouble: (message: string) => void
 }): Relays {
   const expected = new Map<number, SocketPlace>()
+  const places = new Map<number, RelayPlace>()
   const running = new Map<number, Disposable>()
 
-  const begin = (port: number, process: number, afterMs: number): Disposable => {
+  const begin = (port: number, place: RelayPlace, afterMs: number, againMs: number): Disposable => {
     let relay: Disposable | undefined
     const onEnded = (why: string): void => {
       onTrouble(why)
-      if (running.has(port)) running.set(port, begin(port, process, restartMs))
+      if (!running.has(port)) return
+      running.set(port, begin(port, place, againMs, Math.min(againMs * 2, longestRestartMs)))
     }
     const timer = setTimeout(() => {
       const listener = listeners.get(port)
       if (listener === undefined) return
       try {
-        relay = startRelay({ listener, process, port, onEnded })
+        relay = startRelay({ listener, place, port, onEnded })
         onRelay?.(port)
       } catch (error) {
         onTrouble(`a relay for port ${port} cannot be started: ${String(error)}`)
@@ -149,20 +159,29 @@ export function createRelays({
     expected.delete(port)
     running.get(port)?.[Symbol.dispose]()
     running.delete(port)
+    const place = places.get(port)
+    places.delete(port)
+    if (place) closeSync(place.network)
   }
   return {
-    expect: (port, socket) => void expected.set(port, socket),
+    expect(port, socket, place) {
+      // All places of one container are the same: the first is kept.
+      if (places.has(port)) closeSync(place.network)
+      else places.set(port, place)
+      expected.set(port, socket)
+    },
     start({ process, target }) {
       for (const [port, socket] of expected) {
         if (socket.process !== process || socket.target !== target) continue
         expected.delete(port)
-        if (!running.has(port)) running.set(port, begin(port, process, delayMs))
+        const place = places.get(port)
+        if (place && !running.has(port)) running.set(port, begin(port, place, delayMs, restartMs))
         onListening(port)
       }
     },
     stop,
     [Symbol.dispose]() {
-      for (const port of [...running.keys()]) stop(port)
+      for (const port of [...places.keys()]) stop(port)
     },
   }
 }

@@ -34,6 +34,11 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   })
 }
 
+// A promise that nobody awaits must not end every function's daemon; what it was about is healed by its room.
+process.on('unhandledRejection', (error) =>
+  log.error('daemon', `a failure nobody waited for: ${String(error)}`),
+)
+
 try {
   const daemon = await startDaemon({
     config: readConfig(process.env),

@@ -239,7 +239,7 @@ function toFunctionOptions({
   return {
     limits: { ...defaultLimits, ...limits },
     timeouts: { ...defaultTimeouts, ...timeouts },
-    maxInstances: maxInstances ?? defaultMaxInstances[contract ?? 'fd'],
+    maxInstances: maxInstances ?? defaultMaxInstances,
     minInstances: minInstances ?? 0,
     ...(standby === undefined ? {} : { standby }),
     ...(reuse === undefined ? {} : { reuse }),

@@ -64,7 +64,7 @@ export const defaultTimeouts: Timeouts = {
 const defaultIdleMs = { fd: 5_000, listen: 60_000 } as const
 export const idleMsOf = ({ contract, options }: Pick<FunctionVersion, 'contract' | 'options'>): number =>
   options.timeouts.idleMs ?? defaultIdleMs[contract]
-export const defaultMaxInstances = { fd: 16, listen: 4 } as const
+export const defaultMaxInstances = 16
 
 /** What was deployed under a name at one time. It never changes; a rollback makes a new one of the same content. */
 export interface FunctionVersion {

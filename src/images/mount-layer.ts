@@ -78,7 +78,7 @@ export function createMountLayers({ root, scratch, exec }: MountLayersDeps): Mou
         await mkdir(view)
         await mountOverlay({ layers: trees, target: view, scratch }, exec)
         const points = await findMountPoints(view, config, ID_BASE)
-        await unmount(view, exec)
+        unmount(view)
         const made = join(aside, 'layer')
         await writeLayer(made, points)
         await exec('sync', ['--file-system', made], { timeoutMs: syncTimeoutMs })
@@ -86,7 +86,7 @@ export function createMountLayers({ root, scratch, exec }: MountLayersDeps): Mou
         await rename(made, pathOf(id))
         return { tree: join(pathOf(id), 'tree'), points }
       } finally {
-        await removeWithMounts(aside, exec)
+        await removeWithMounts(aside)
       }
     },
     async list() {
@@ -95,13 +95,13 @@ export function createMountLayers({ root, scratch, exec }: MountLayersDeps): Mou
     },
     remove: (image) => rm(pathOf(image), { recursive: true, force: true }),
     async cleanUp() {
-      for (const name of await readdir(scratch)) await removeWithMounts(join(scratch, name), exec)
+      for (const name of await readdir(scratch)) await removeWithMounts(join(scratch, name))
     },
   }
 }
 
-async function removeWithMounts(path: string, exec: Exec): Promise<void> {
-  for (const point of await mountPointsBelow(path)) await unmount(point, exec)
+async function removeWithMounts(path: string): Promise<void> {
+  for (const point of await mountPointsBelow(path)) unmount(point)
   await rm(path, { recursive: true, force: true })
 }
 

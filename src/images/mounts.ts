@@ -1,7 +1,8 @@
 /** The overlay mounts of root file systems. They outlive the daemon: /proc/self/mountinfo is all that is remembered. */
-import { mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises'
-import { join } from 'node:path'
+import { lstat, mkdir, mkdtemp, readFile, rm, symlink } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import type { Exec } from '../host/exec.ts'
+import { detach, maxOptionBytes, mount } from '../host/native/mounts.ts'
 
 /**
  * Mount points of this process at or below `path`, the last mounted first. A path that is mounted on twice is there
@@ -11,6 +12,15 @@ export async function mountPointsBelow(path: string): Promise<readonly string[]>
   return parseMountPoints(await readFile('/proc/self/mountinfo', 'utf8')).filter(
     (point) => point === path || point.startsWith(`${path}/`),
   )
+}
+
+/**
+ * Whether something is mounted on a directory. Unlike the list of all mounts, it costs the same whatever else is
+ * mounted: there is one for each version of each function.
+ */
+export async function isMountPoint(directory: string): Promise<boolean> {
+  const [own, parent] = await Promise.all([lstat(directory), lstat(dirname(directory))])
+  return own.dev !== parent.dev
 }
 
 export function parseMountPoints(mountinfo: string): readonly string[] {
@@ -34,9 +44,12 @@ export interface OverlayMount {
 
 /**
  * Mounts a read-only overlay. All options together must fit into one page, which 128 long paths would not: so the
- * layers are named 0, 1, 2 … in a directory of links, which overlayfs follows once, now.
+ * layers are named 0, 1, 2 … then in a directory of links, which overlayfs follows once, now.
  */
 export async function mountOverlay({ layers, target, scratch }: OverlayMount, exec: Exec): Promise<void> {
+  const options = ['userxattr', `lowerdir=${layers.join(':')}`]
+  if (Buffer.byteLength(options.join(',')) <= maxOptionBytes)
+    return mount({ target, type: 'overlay', options, readOnly: true })
   await mkdir(scratch, { recursive: true })
   const links = await mkdtemp(join(scratch, 'mount-'))
   try {
@@ -57,6 +70,6 @@ export async function mountOverlay({ layers, target, scratch }: OverlayMount, ex
 }
 
 /** Unmounts a mount point; one that is in use disappears from its place now and for good when it no longer is. */
-export async function unmount(target: string, exec: Exec): Promise<void> {
-  await exec('umount', ['-n', '--lazy', '--', target])
+export function unmount(target: string): void {
+  detach(target)
 }

@@ -11,7 +11,7 @@ import type { FunctionName } from '../values/names.ts'
 import type { Image } from './image.ts'
 import type { Layers, OpenLayer } from './layers.ts'
 import type { MountLayers } from './mount-layer.ts'
-import { mountOverlay, mountPointsBelow, unmount } from './mounts.ts'
+import { isMountPoint, mountOverlay, mountPointsBelow, unmount } from './mounts.ts'
 
 export interface RootfsDeps {
   /** `FAAS_ROOT/images`. */
@@ -59,14 +59,14 @@ export function createRootfs(deps: RootfsDeps): Rootfs {
       const home = join(versions(name), versionOf(image.id))
       const target = join(home, 'rootfs')
       await mkdir(target, { recursive: true })
-      const mounted = await mountPointsBelow(target)
-      if (mounted.length > 0 && (await mountLayers.find(image.id))) return target
+      const isMounted = await isMountPoint(target)
+      if (isMounted && (await mountLayers.find(image.id))) return target
       // The runtime goes this way as root of the container, which is nobody here; our umask may say otherwise.
       for (const way of [join(directory, name), versions(name), home]) await chmod(way, 0o755)
       const trees = await treesOf(image.layers, layers.open)
       const { tree } = await mountLayers.make(image, [baseLayer, ...trees])
       // Mounted by a faasd that knew of no such layer; who runs on it goes on.
-      for (const point of mounted) await unmount(point, exec)
+      if (isMounted) unmount(target)
       await mountOverlay({ layers: [baseLayer, tree, ...trees], target, scratch }, exec)
       return target
     },
@@ -84,7 +84,7 @@ export function createRootfs(deps: RootfsDeps): Rootfs {
       const found = await namesIn(versions(name))
       for (const version of found.filter((each) => !keep(each))) {
         const home = join(versions(name), version)
-        for (const point of await mountPointsBelow(home)) await unmount(point, exec)
+        for (const point of await mountPointsBelow(home)) unmount(point)
         // Not recursive: should anything still be mounted, nothing is lost.
         await removeEmpty(join(home, 'rootfs'))
         await removeEmpty(home)

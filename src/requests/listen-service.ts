@@ -11,13 +11,13 @@
  */
 import { superviseInstance } from '../contracts/listen.ts'
 import { idleMsOf, type ServedFunction } from '../functions/function.ts'
-import { acceptTcp, resetTcp } from '../host/native/sockets.ts'
 import type { Freezer } from '../runtime/freezer.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import { toFaasError } from '../values/errors.ts'
 import { type Attachment, type Instance, type InstanceDeps, startInstance } from './instance.ts'
 import type { ListenerGroup, Listeners } from './listeners.ts'
 import { createMembers, type MembersDeps } from './members.ts'
+import { refuseConnections, refuseQueued } from './refuse.ts'
 import type { Service } from './service.ts'
 import type { Traffic, TrafficWatch } from './traffic.ts'
 
@@ -26,12 +26,15 @@ const firstBackoffMs = 200
 const longestBackoffMs = 30_000
 /** How many looks in a row must find a queue before another instance is started. */
 const queuedLooks = 2
+const EPOLLHUP = 0x10
 /** CPU time within {@link cpuWindowMs} that says that an instance works without a caller, a queue's consumer for one. */
 const busyCpuMs = 10
 const cpuWindowMs = 100
 
 export interface ListenServiceDeps extends InstanceDeps, MembersDeps {
   readonly metrics: Metrics
+  /** Whether sockets may be given to functions now: the packet filter's rule is in place. */
+  readonly mayPass: () => boolean
   readonly traffic: TrafficWatch
   readonly freezer: Freezer
   readonly usageOf: (id: string) => Promise<{ readonly cpuMs: number }>
@@ -55,12 +58,14 @@ export function createListenService(
   let backoff: NodeJS.Timeout | undefined
   let starting = 0
   let queuedFor = 0
+  let deafFor = 0
   let quietSinceMs: number | undefined
   let awake: Disposable | undefined
   let endTimer: NodeJS.Timeout | undefined
   /** One change of state after another: freezing, thawing and ending must not overtake each other. */
   let turn: Promise<void> = Promise.resolve()
   const watched = new Set<number>()
+  const starts = new Set<Promise<void>>()
   const counts = { accepted: 0, passed: 0, refused: 0, failed: 0 }
   const members = createMembers(deps, fn, () => {
     deps.metrics.instances(fn.name, members.size())
@@ -88,12 +93,14 @@ export function createListenService(
     for (const listener of watched) poller.unwatch(listener)
     watched.clear()
   }
-  const wake = (): void => {
+  const wake = (events: number): void => {
     unwatchListeners()
     clearTimeout(endTimer)
+    // An instance has shut the sockets down that it shared with us, and is gone.
+    if ((events & EPOLLHUP) !== 0 && members.active() + starting === 0) renewListeners()
     stayAwake()
     if (members.isFrozen()) void inTurn('thaw', () => members.thaw())
-    else if (members.active() === 0 && starting === 0) void start(current, listeners)
+    else if (members.active() === 0 && starting === 0) begin(current, listeners)
   }
   const stayAwake = (): void => {
     quietSinceMs = undefined
@@ -107,6 +114,11 @@ export function createListenService(
   }
 
   // --- instances ------------------------------------------------------------------------------------------------
+
+  const begin = (version: ServedFunction, given: Listeners): void => {
+    const mine = start(version, given).then(() => void starts.delete(mine))
+    starts.add(mine)
+  }
 
   /** Starts an instance with a set of listeners; true when it listens on all of them. Never rejects. */
   const start = async (version: ServedFunction, given: Listeners): Promise<boolean> => {
@@ -125,10 +137,16 @@ export function createListenService(
       const attach = (directory: string): Attachment => supervise(directory, given, onListening)
       instance = await startInstance(version, attach, deps)
       members.join(instance)
+      if (closed) {
+        instance.kill()
+        return false
+      }
       void instance.ended.then(() => resolve(false))
       if (!(await listening)) {
-        fail(`an instance did not listen on port ${[...missing].join(' and ')}`)
+        const ports = [...missing].join(' and ')
         instance.kill()
+        await instance.ended
+        fail(`an instance did not listen on port ${ports}`)
         return false
       }
       failure = undefined
@@ -151,7 +169,7 @@ export function createListenService(
     onListening: (target: number) => void,
   ): Attachment => {
     const onTrouble = (message: string): void => log.warn(fn.name, message)
-    const options = { directory, listeners: given.byTarget, onListening, onTrouble }
+    const options = { directory, listeners: given.byTarget, onListening, onTrouble, mayPass: deps.mayPass }
     const supervision = superviseInstance(options, poller)
     return {
       mounts: [],
@@ -165,14 +183,17 @@ export function createListenService(
     failure = why
     log.error(fn.name, why)
     deps.logs.append({ time: new Date(), function: fn.name, instance: '', stream: 'platform', text: why })
-    if (members.active() > 1 || closed) return
-    unwatchListeners()
-    for (const listener of listeners.byTarget.values()) {
-      for (let taken = acceptTcp(listener); taken; taken = acceptTcp(listener)) {
-        counts.failed++
-        deps.metrics.connectionEnded(fn.name, 'failed')
-        resetTcp(taken.fd)
+    if (members.active() > 0 || closed) return
+    try {
+      renewListeners()
+      for (const listener of listeners.byTarget.values()) {
+        for (let refused = refuseQueued(listener); refused > 0; refused--) {
+          counts.failed++
+          deps.metrics.connectionEnded(fn.name, 'failed')
+        }
       }
+    } catch (error) {
+      log.error(fn.name, `who waits cannot be told: ${toFaasError(error).message}`)
     }
     clearTimeout(backoff)
     backoff = setTimeout(() => {
@@ -180,6 +201,18 @@ export function createListenService(
       if (members.active() === 0 && starting === 0) goToSleep()
     }, backoffMs)
     backoffMs = Math.min(backoffMs * 2, longestBackoffMs)
+  }
+
+  /**
+   * Sockets that no instance has ever had, in place of ours. What an instance was given is its own to shut down or to
+   * make blocking, so nothing is ever accepted on it here. What waits in the queue moves to the new ones.
+   */
+  const renewListeners = (): void => {
+    unwatchListeners()
+    const old = listeners
+    listeners = group.open(current.ports)
+    listeners.listen()
+    old.gone()
   }
 
   // --- sleeping and growing -------------------------------------------------------------------------------------
@@ -192,7 +225,12 @@ export function createListenService(
     queuedFor = seen.queued > 0 ? queuedFor + 1 : 0
     if (queuedFor >= queuedLooks && canGrow()) {
       queuedFor = 0
-      void start(current, listeners)
+      begin(current, listeners)
+    }
+    deafFor = seen.listening === 0 && members.active() > 0 && starting === 0 ? deafFor + 1 : 0
+    if (deafFor >= queuedLooks) {
+      deafFor = 0
+      void inTurn('heal', heal)
     }
     if (!isQuiet(seen) || starting > 0) quietSinceMs = undefined
     else quietSinceMs ??= performance.now()
@@ -206,6 +244,7 @@ export function createListenService(
     starting === 0 &&
     !closed &&
     backoff === undefined &&
+    accepting &&
     members.active() < current.options.maxInstances
 
   const pause = async (): Promise<void> => {
@@ -223,9 +262,31 @@ export function createListenService(
     return (await members.cpuMs(deps.usageOf)) - before > busyCpuMs
   }
 
+  /** An instance has shut down the sockets that all of them share: they are replaced, and so are the instances. */
+  const heal = async (): Promise<void> => {
+    if (closed || look().listening > 0) return
+    log.warn(fn.name, 'an instance has shut its listener down: it is replaced')
+    const deaf = listeners
+    listeners = group.open(current.ports)
+    listeners.listen()
+    deaf.close()
+    members.retireOthers(undefined)
+    void members.endedOthers(undefined).then(() => deaf.gone())
+    goToSleep()
+  }
+
   const endIdle = async (): Promise<void> => {
     if (!members.isFrozen() || !isQuiet(look())) return
     members.endIdle(current.options.minInstances, current.stopSignal)
+  }
+
+  /** The gate is open again: who has connections goes on, the others wait for one. */
+  const resume = async (): Promise<void> => {
+    if (!accepting) return
+    if (members.isFrozen() && !isQuiet(look())) {
+      await members.thaw()
+      stayAwake()
+    } else if (members.active() === 0 || members.isFrozen()) watchListeners()
   }
 
   // --- versions -------------------------------------------------------------------------------------------------
@@ -233,14 +294,17 @@ export function createListenService(
   /** The new version takes over at the moment at which it listens; until then the old one serves. */
   const replace = async (version: ServedFunction): Promise<void> => {
     await members.thaw()
-    const old = listeners
-    const next = group.open(version.ports)
+    let next = group.open(version.ports)
     unwatchListeners()
     if (!(await start(version, next))) {
       log.warn(fn.name, 'the new version is started again by the next connection')
+      next.gone()
+      next = group.open(version.ports)
       next.listen()
     }
+    const old = listeners
     listeners = next
+    unwatchListeners()
     // What waits in the old queue and is not taken by an old instance moves on when the last of them has ended.
     old.close()
     members.retireOthers(version)
@@ -249,21 +313,14 @@ export function createListenService(
     else stayAwake()
   }
 
-  /** While the last instances finish, who calls is refused at once: by a set that takes the connections from them. */
-  const refuseConnections = (): Disposable => {
-    const refusing = group.open(current.ports)
-    refusing.listen()
-    const fds = [...refusing.byTarget.values()]
-    for (const fd of fds) {
-      poller.watch(fd, () => {
-        for (let taken = acceptTcp(fd); taken; taken = acceptTcp(fd)) resetTcp(taken.fd)
-      })
-    }
-    return {
-      [Symbol.dispose]() {
-        for (const fd of fds) poller.unwatch(fd)
-        refusing.gone()
-      },
+  /** While the last instances finish, who calls is refused at once. */
+  const refuseMeanwhile = (): Disposable | undefined => {
+    if (!group.isNewest(listeners)) return undefined
+    try {
+      return refuseConnections(group, current.ports, poller)
+    } catch (error) {
+      log.warn(fn.name, `who calls while it ends is not refused: ${toFaasError(error).message}`)
+      return undefined
     }
   }
 
@@ -282,8 +339,12 @@ export function createListenService(
     inPlace: () => turn,
     setAccepting(wanted) {
       accepting = wanted
-      if (!wanted) unwatchListeners()
-      else if (members.active() === 0 || members.isFrozen()) watchListeners()
+      if (wanted) void inTurn('open', resume)
+      else {
+        unwatchListeners()
+        // They accept by themselves: without the rule nobody may have a socket to go on with.
+        if (members.active() > 0) void inTurn('shut', () => members.freeze())
+      }
     },
     adopt(instance) {
       members.join(instance)
@@ -306,8 +367,10 @@ export function createListenService(
       awake?.[Symbol.dispose]()
       awake = undefined
       await turn
-      await members.thaw()
-      using _refusing = group.isNewest(listeners) ? refuseConnections() : undefined
+      await Promise.all(starts)
+      // Whatever fails here must not let an instance live on.
+      await members.thaw().catch((error: unknown) => log.error(fn.name, toFaasError(error).message))
+      using _refusing = refuseMeanwhile()
       listeners.close()
       members.retireOthers(undefined)
       await members.endedOthers(undefined)

@@ -48,7 +48,12 @@ export function createListenerGroup(address: Ipv6): ListenerGroup {
   const steer = (port: number): void => {
     const order = orders.get(port) ?? []
     const newest = order.findLast(({ fd }) => fd >= 0)
-    if (newest && order.length > 1) steerConnections(newest.fd, order.indexOf(newest))
+    if (!newest || order.length < 2) return
+    try {
+      steerConnections(newest.fd, order.indexOf(newest))
+    } catch {
+      // A holder has shut its socket down: the kernel's order is another one then, and it chooses by itself.
+    }
   }
 
   return {
@@ -69,12 +74,13 @@ export function createListenerGroup(address: Ipv6): ListenerGroup {
         listen(wanted) {
           for (const [target, fd] of byTarget) {
             if (wanted !== undefined && wanted !== target) continue
-            const result = listenOn(fd, backlog)
-            if (result < 0) throw new FaasError('SYSCALL_FAILED', `listen on [${address}]: errno ${-result}`)
             const port = portOf.get(target) ?? 0
             const order = orders.get(port) ?? []
             orders.set(port, order)
+            // Once only: a holder that has shut it down would become the newest by listening again.
             if (order.some((entry) => entry.owner === listeners)) continue
+            const result = listenOn(fd, backlog)
+            if (result < 0) throw new FaasError('SYSCALL_FAILED', `listen on [${address}]: errno ${-result}`)
             order.push({ fd, owner: listeners })
             steer(port)
           }
@@ -83,6 +89,8 @@ export function createListenerGroup(address: Ipv6): ListenerGroup {
           if (closed) return
           closed = true
           for (const fd of byTarget.values()) closeFd(fd)
+          // Supervisors and relays share the map: a number that is closed must not be found in it.
+          byTarget.clear()
           for (const order of orders.values()) {
             const at = order.findIndex(({ owner }) => owner === listeners)
             if (at >= 0) order[at] = { fd: -1, owner: listeners }

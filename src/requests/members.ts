@@ -6,8 +6,7 @@
 import type { ServedFunction } from '../functions/function.ts'
 import type { Clock } from '../host/clock.ts'
 import type { Freezer } from '../runtime/freezer.ts'
-import type { Ipv6 } from '../values/ipv6.ts'
-import { catchesSignal, countHeldConnections } from './holdings.ts'
+import { catchesSignal, holdsNothing } from './holdings.ts'
 import type { Instance } from './instance.ts'
 
 export interface MembersDeps {
@@ -58,9 +57,6 @@ export function createMembers(
   const isOther = ({ instance }: Member, version: ServedFunction | undefined): boolean =>
     version === undefined || instance.versionId !== version.versionId
 
-  const countHeld = async (instance: Instance, at: Ipv6): Promise<number> =>
-    countHeldConnections(await listProcesses(instance.id), at)
-
   const retire = async (member: Member): Promise<void> => {
     const { instance } = member
     const isGraceful = catchesSignal(instance.pid, stopSignal)
@@ -70,10 +66,12 @@ export function createMembers(
     void member.ended.then(() => over.abort())
     while (!over.signal.aborted) {
       const elapsedMs = clock.monotonicMs() - startedMs
-      const isFree = (await countHeld(instance, address)) === 0
+      const lookedMs = clock.monotonicMs()
+      const isFree = await holdsNothing(await listProcesses(instance.id), address)
+      const costMs = clock.monotonicMs() - lookedMs
       if (isFree && (!isGraceful || elapsedMs > graceMs)) break
       if (elapsedMs > Math.max(options.timeouts.totalMs, graceMs)) break
-      await clock.sleep(lookMs, over.signal)
+      await clock.sleep(Math.max(lookMs, costMs * 20), over.signal)
     }
     instance.kill()
   }
@@ -82,7 +80,8 @@ export function createMembers(
     serving.delete(member)
     leaving.add(member)
     if (serving.size === 0) frozen = false
-    void work
+    // What cannot be looked at cannot be waited for.
+    void work.catch(() => member.instance.kill())
     onChange()
   }
 
@@ -103,8 +102,13 @@ export function createMembers(
       onChange()
     },
     async freeze() {
-      frozen = true
-      await Promise.all([...serving].map(({ instance }) => freezer.freeze(instance.id)))
+      try {
+        await Promise.all([...serving].map(({ instance }) => freezer.freeze(instance.id)))
+        frozen = serving.size > 0
+      } catch (error) {
+        await Promise.allSettled([...serving].map(({ instance }) => freezer.thaw(instance.id)))
+        throw error
+      }
     },
     async thaw() {
       if (!frozen) return

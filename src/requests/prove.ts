@@ -144,6 +144,8 @@ function attachTrial(
               )
             },
             onOtherPort: (port) => void trial.otherPorts.add(port),
+            // Its listeners lead nowhere.
+            mayPass: () => true,
             onTrouble: (message) => log.warn(fn.name, message),
           },
           poller,

@@ -59,7 +59,7 @@ interface Entry {
 const isSameService = (one: ServedFunction, other: ServedFunction): boolean =>
   one.contract === other.contract && JSON.stringify(one.ports) === JSON.stringify(other.ports)
 
-export interface RequestsDeps extends ListenServiceDeps {
+export interface RequestsDeps extends Omit<ListenServiceDeps, 'mayPass'> {
   /** Containers of ours that were there before this daemon. */
   readonly found: readonly FoundContainer[]
 }
@@ -76,7 +76,7 @@ export function createRequests(deps: RequestsDeps): Requests {
     if (fn.contract !== 'listen') return inherited
     for (const { id } of deps.found) {
       if (functionNameOf(id) !== fn.name || versionOf(id, deps) !== fn.versionId) continue
-      const held = takeHeldListeners(await deps.listProcesses(id), fn.address)
+      const held = await takeHeldListeners(await deps.listProcesses(id), fn.address)
       for (const [port, fd] of held) {
         if (inherited.has(port)) closeFd(fd)
         else inherited.set(port, fd)
@@ -94,7 +94,10 @@ export function createRequests(deps: RequestsDeps): Requests {
       const service = createService[fn.contract](fn, group, serviceDeps, held)
       service.setAccepting(gateOpen)
       // After the new one listens, so that what waits at the old one's listeners moves there.
-      const before = entry ? [...entry.before, entry.service.close()] : []
+      const closing = entry?.service.close().catch((error: unknown) => {
+        deps.log.error(fn.name, `the service before could not be closed: ${toFaasError(error).message}`)
+      })
+      const before = entry && closing ? [...entry.before, closing] : []
       entries.set(fn.name, { service, group, before })
     },
     prove: (fn, contracts, signal) => proveFunction(fn, contracts, deps, signal),

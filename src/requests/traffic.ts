@@ -11,6 +11,8 @@ export interface Traffic {
   readonly connections: number
   /** Connections that wait to be accepted. */
   readonly queued: number
+  /** Ports on which somebody listens. */
+  readonly listening: number
 }
 
 export interface TrafficListener {
@@ -71,13 +73,15 @@ export function createTrafficWatch({ onError }: { onError: (error: unknown) => v
 const keyOf = (address: Ipv6, port: number): string => `${address}.${port}`
 
 function tabulate(sockets: readonly TcpSocket[]): ReadonlyMap<string, Traffic> {
-  const table = new Map<string, { connections: number; queued: number }>()
+  const table = new Map<string, { connections: number; queued: number; listening: number }>()
   for (const { state, local, localPort, receiveQueue } of sockets) {
     const key = keyOf(local, localPort)
-    const entry = table.get(key) ?? { connections: 0, queued: 0 }
+    const entry = table.get(key) ?? { connections: 0, queued: 0, listening: 0 }
     table.set(key, entry)
-    if (state === listen) entry.queued += receiveQueue
-    else entry.connections++
+    if (state === listen) {
+      entry.queued += receiveQueue
+      entry.listening = 1
+    } else entry.connections++
   }
   return table
 }
@@ -90,5 +94,6 @@ function sum(
   return {
     connections: entries.reduce((total, entry) => total + (entry?.connections ?? 0), 0),
     queued: entries.reduce((total, entry) => total + (entry?.queued ?? 0), 0),
+    listening: entries.reduce((total, entry) => total + (entry?.listening ?? 0), 0),
   }
 }

@@ -119,7 +119,7 @@ const contracts: Readonly<Record<Contract, ContractCalls>> = {
 /** Options that tune one's own connection, as `[level, options]`; see socket(7), tcp(7), ip(7), ipv6(7), udp(7). */
 const socketOptions: readonly (readonly [level: number, options: readonly number[]])[] = [
   // SOL_SOCKET. Absent: SO_BINDTODEVICE 25, SO_ATTACH_* 26, 50, 51, 52, SO_MARK 36, SO_BINDTOIFINDEX 62.
-  [1, [1, 2, 5, 6, 7, 8, 9, 10, 12, 13, 15, 16, 18, 20, 21, 29, 34, 35, 37, 46, 47, 49, 60, 66, 67]],
+  [1, [1, 2, 5, 6, 7, 8, 9, 10, 12, 13, 16, 18, 20, 21, 29, 34, 35, 37, 46, 47, 49, 60, 66, 67]],
   // IPPROTO_IP: TOS, TTL, MTU discovery, error and packet information, multicast
   [0, [1, 2, 8, 10, 11, 12, 13, 14, 32, 33, 34, 35, 36]],
   // IPPROTO_TCP. Absent: TCP_CONGESTION 13, MD5SIG 14, REPAIR* 19, 20, 22, 29, FASTOPEN* 23, 30, 33, 34, ULP 31.
@@ -130,6 +130,8 @@ const socketOptions: readonly (readonly [level: number, options: readonly number
   [41, [2, 4, 8, 16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 49, 51, 66, 67]],
 ]
 
+const SOL_SOCKET = 1
+const SO_REUSEPORT = 15
 const MSG_FASTOPEN = 0x2000_0000
 /** CLONE_NEW* but CLONE_NEWTIME, whose bit clone(2) reads as part of the exit signal. */
 const newNamespaces = 0x7e02_0000
@@ -195,6 +197,9 @@ const withArguments: readonly SeccompRule[] = [
   ...socketOptions.flatMap(([level, options]) =>
     options.map((option) => allow(['setsockopt'], masked(1, low32, level), masked(2, low32, option))),
   ),
+  // The host's listeners share their port by this option, and a holder must not take it away from them. Servers set
+  // it before they bind; what they bind is replaced by such a listener.
+  { ...refuse(['setsockopt'], 0, masked(1, low32, SOL_SOCKET), masked(2, low32, SO_REUSEPORT)) },
   ...onlyWithoutBits('sendto', 3, MSG_FASTOPEN),
   ...onlyWithoutBits('sendmsg', 2, MSG_FASTOPEN),
   ...onlyWithoutBits('sendmmsg', 3, MSG_FASTOPEN),
