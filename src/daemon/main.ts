@@ -28,8 +28,7 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {
     const now = systemClock.monotonicMs()
     askedMs ??= now
-    // Not by process.exit(), which waits for the poller's thread.
-    if (now - askedMs > sameRequestMs) process.kill(process.pid, 'SIGKILL')
+    if (now - askedMs > sameRequestMs) process.exit(1)
     askStop(signal)
   })
 }

@@ -41,6 +41,8 @@ for (const runtime of runtimes) {
     })
 
     for (const [index, [form, options]] of forms.entries()) {
+      // How an archive is read does not hang on the runtime: one form is enough for the second.
+      if (runtime !== runtimes[0] && index < forms.length - 1) continue
       await step(`an archive ${form} is deployed`, async () => {
         const archive = await actionsImage(`form-${index}`, {}, options)
         const address = await platform.deployed('forms', archive)
@@ -66,13 +68,14 @@ for (const runtime of runtimes) {
       const versions = await Promise.all(['load-0', 'load-1'].map((version) => actionsImage(version)))
       const address = await platform.deployed('load', versions[0] ?? '')
       await using load = startRequestLoop(platform.lab.device, 'load.faas', '/version')
-      for (let count = 1; count <= 10; count++) {
+      const redeploys = runtime === runtimes[0] ? 10 : 4
+      for (let count = 1; count <= redeploys; count++) {
         assert.equal(await platform.deployed('load', versions[count % 2] ?? ''), address)
       }
       const { answers, failures } = await load.stop()
       assert.deepEqual(failures, [])
       assert.deepEqual(Object.keys(answers).sort(), ['load-0', 'load-1'])
-      t.diagnostic(`requests answered during 10 redeploys: ${JSON.stringify(answers)}`)
+      t.diagnostic(`requests answered during ${redeploys} redeploys: ${JSON.stringify(answers)}`)
     })
 
     await step('after a redeploy is acknowledged no request sees the old version', async () => {

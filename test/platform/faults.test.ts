@@ -128,19 +128,35 @@ for (const runtime of runtimes) {
         },
       )
 
-    await step(
-      'kill -9 of `faas up` itself: what it ran ends, and the next one takes over, requests in flight too',
-      async (context) => {
-        const request = requestOne(device, { host: one, path: '/sleep/8', timeoutMs: 60_000 })
-        await eventually('it is with an instance', async () => assert.equal(await instancesOf('one'), 1))
-        await delay(500)
-        await server.exec(['kill', '-9', String(await platform.pidOf('src/cli/main.ts up'))])
-        await platform.up()
-        await heals(context, 'a request is answered', answers)
-        assert.equal((await request).body, 'slept')
-        await platform.invariants()
-      },
-    )
+    if (runtime === 'runc')
+      await step(
+        'kill -9 of `faas up` itself: what it ran ends, and the next one takes over, requests in flight too',
+        async (context) => {
+          const request = requestOne(device, { host: one, path: '/sleep/8', timeoutMs: 60_000 })
+          await eventually('it is with an instance', async () => assert.equal(await instancesOf('one'), 1))
+          await delay(500)
+          await server.exec(['kill', '-9', String(await platform.pidOf('src/cli/main.ts up'))])
+          await platform.up()
+          await heals(context, 'a request is answered', answers)
+          assert.equal((await request).body, 'slept')
+          await platform.invariants()
+        },
+      )
+
+    if (runtime === 'runc')
+      await step(
+        'Ctrl-C twice: `faas up` does not wait for requests, and the next one takes over',
+        async () => {
+          const request = requestOne(device, { host: one, path: '/sleep/8', timeoutMs: 60_000 })
+          await eventually('it is with an instance', async () => assert.equal(await instancesOf('one'), 1))
+          const pid = await platform.pidOf('src/cli/main.ts up')
+          await server.sh(`sleep 0.5; kill -INT ${pid}; sleep 1.5; kill -INT ${pid}`)
+          await eventually('it has ended', () => server.sh(`! kill -0 ${pid} 2>/dev/null`))
+          await platform.up()
+          assert.equal((await request).body, 'slept')
+          await platform.invariants()
+        },
+      )
 
     if (runtime === 'runc')
       await step(

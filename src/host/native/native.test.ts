@@ -87,6 +87,18 @@ os.write(fds[0], b'from the receiver: ' + data)`
   }
 })
 
+test('a process whose poller waits for nothing can exit', async () => {
+  const module = new URL('poller.ts', import.meta.url).pathname
+  const script = `
+    const { createPoller } = await import(${JSON.stringify(module)})
+    createPoller({ onError: console.error })
+    setTimeout(() => process.exit(7), 50)`
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: 'inherit' })
+  const timer = setTimeout(() => child.kill('SIGKILL'), 20_000)
+  assert.deepEqual(await once(child, 'exit'), [7, null])
+  clearTimeout(timer)
+})
+
 test('a pidfd becomes readable when its process ends', async () => {
   await using poller = createPoller({ onError: fail })
   const child = spawn('sleep', ['30'], { stdio: 'ignore' })

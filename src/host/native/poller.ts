@@ -67,6 +67,13 @@ export function createPoller({ onError }: { onError: (error: unknown) => void })
     libc.close(waker)
   }
   const ended = loop()
+  const wake = (): void => {
+    const one = Buffer.alloc(8)
+    one.writeUInt8(1)
+    libc.write(waker, one, 8)
+  }
+  // process.exit() joins the pool's threads, and ours would wait for an event that may never come.
+  process.on('exit', wake)
 
   return {
     watch(fd, onReady) {
@@ -79,9 +86,8 @@ export function createPoller({ onError }: { onError: (error: unknown) => void })
     async [Symbol.asyncDispose]() {
       if (!disposed) {
         disposed = true
-        const one = Buffer.alloc(8)
-        one.writeUInt8(1)
-        libc.write(waker, one, 8)
+        process.off('exit', wake)
+        wake()
       }
       await ended
     },
