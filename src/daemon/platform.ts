@@ -225,7 +225,6 @@ function stateOf(stats: ReturnType<Requests['stats']>): FunctionSummary['state']
 
 /** What a deploy leaves out gets the default, also on a redeploy. */
 function toFunctionOptions({
-  contract,
   limits,
   timeouts,
   maxInstances,

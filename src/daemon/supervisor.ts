@@ -95,7 +95,7 @@ async function endInstances({ config, exec, log }: SupervisorDeps): Promise<void
     for (const { id } of ours) await runtime.delete(id)
     if (ours.length > 0) log.info('up', `${ours.length} instances that still ran were ended`)
   }
-  for (const point of await mountPointsBelow(join(config.root, 'images'))) await unmount(point, exec)
+  for (const point of await mountPointsBelow(join(config.root, 'images'))) unmount(point)
 }
 
 /** Runs `restore` whenever a link or an address has changed. */

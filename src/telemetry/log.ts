@@ -20,7 +20,6 @@ export const createLog = ({ write }: { write: (line: string) => void }): Log => 
 
 /** Control characters (line ends too) become `\xNN`, so that a text stays on its line. */
 export const printable = (text: string): string =>
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   text.replace(/[\u0000-\u0008\u000a-\u001f\u007f-\u009f\u2028\u2029]/g, escapeCharacter)
 
 const escapeCharacter = (character: string): string => {
