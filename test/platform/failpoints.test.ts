@@ -33,7 +33,7 @@ async function killAt(context: TestContext, first: number, last: number): Promis
   const client = clientOf(server)
   const points = Array.from({ length: last - first + 1 }, (_, index) => first + index)
   const archive = await serverArchive('d0', ...points.map((point) => `d${point}`))
-  const options = { contract: 'fd', env: 'CONTRACT=fd', idle: '500ms' }
+  const options = { contract: 'fd', env: 'CONTRACT=fd', idle: '500ms', 'connect-timeout': '30s' }
   const { ip } = await deploy(client, 'app', archive, { ...options, image: 'server:d0' })
 
   let expected = { answer: 'd0', versions: [1] }

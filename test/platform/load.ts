@@ -1,5 +1,5 @@
 /**
- * Steady requests in a machine: four at a time, each on a connection of its own, until it is stopped. `node load.ts
+ * Steady requests in a machine: two at a time, each on a connection of its own, until it is stopped. `node load.ts
  * URL` prints what it counted as JSON at SIGTERM; tests use {@link startLoad}.
  */
 import { get } from 'node:http'
@@ -13,13 +13,13 @@ export interface LoadReport {
   readonly failed: number
 }
 
-export interface Load {
+export interface Load extends AsyncDisposable {
   /** Ends it and answers what it counted. */
   stop(): Promise<LoadReport>
 }
 
-const parallel = 4
-const pauseMs = 2
+const parallel = 2
+const pauseMs = 5
 const requestTimeoutMs = 20_000
 const shownFailures = 5
 
@@ -32,6 +32,7 @@ export function startLoad(machine: Machine, url: string): Load {
       await program.exited
       return JSON.parse(program.output()) as LoadReport
     },
+    [Symbol.asyncDispose]: () => program[Symbol.asyncDispose](),
   }
 }
 

@@ -29,8 +29,9 @@ after(async () => {
   await lab?.[Symbol.asyncDispose]()
 })
 
-const isOf = (contract: string) =>
-  contract === 'fd' ? { contract, env: ['CONTRACT=fd'] } : { contract, env: [] }
+/** A busy machine may take its time to start an instance; what must not work states a shorter time. */
+const patience = { 'connect-timeout': '30s' }
+const isOf = (contract: string) => ({ ...patience, contract, env: contract === 'fd' ? ['CONTRACT=fd'] : [] })
 const answerOf = ({ ip }: Deployed): Promise<string> => getText(lab.server, urlOf(ip))
 const codeOf = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
@@ -46,7 +47,7 @@ for (const contract of ['listen', 'fd']) {
     const second = await deploy(client, name, archive, { ...isOf(contract), image: 'server:two' })
     assert.deepEqual([first.version, second.version, second.ip], [1, 2, first.ip])
     assert.equal(await answerOf(second), 'two')
-    const load = startLoad(lab.server, urlOf(first.ip))
+    await using load = startLoad(lab.server, urlOf(first.ip))
     await delay(300)
     const back = await client.call('rollback', { name, body: {} })
     assert.equal(back.version, 3)
@@ -80,7 +81,7 @@ for (const contract of ['listen', 'fd']) {
 test('a redeploy of the same image with other options takes effect at once, and its rollback as well', async () => {
   const name = 'options'
   const deployWith = (answer: string) =>
-    deploy(client, name, archive, { contract: 'listen', env: [`ANSWER=${answer}`], image: 'server:one' })
+    deploy(client, name, archive, { ...isOf('listen'), env: [`ANSWER=${answer}`], image: 'server:one' })
   const first = await deployWith('a')
   assert.equal(await answerOf(first), 'a')
   await deployWith('b')
@@ -150,7 +151,7 @@ for (const contract of ['listen', 'fd']) {
     const options = { ...isOf(contract), health: '/healthz?a=1' }
     const first = await deploy(client, name, archive, { ...options, image: 'server:one' })
     const unhealthy = { ...options, env: [...options.env, 'HEALTH=500'], image: 'server:two' }
-    const error = await deploy(client, name, archive, { ...unhealthy, 'connect-timeout': '2s' }).then(
+    const error = await deploy(client, name, archive, { ...unhealthy, 'connect-timeout': '4s' }).then(
       () => assert.fail('it should not be proven'),
       (thrown: FaasError) => thrown,
     )
@@ -164,6 +165,7 @@ for (const contract of ['listen', 'fd']) {
 
 test('a server that warms up is asked until it is well, and found out to listen by itself', async () => {
   const deployed = await deploy(client, 'warm', archive, {
+    ...patience,
     image: 'server:three',
     env: ['WARM_UP=3'],
     health: '/healthz',
@@ -178,7 +180,7 @@ test('a version that listens and answers nothing is not proven', async () => {
     env: ['MUTE=1'],
     image: 'server:one',
     health: '/healthz',
-    'connect-timeout': '2s',
+    'connect-timeout': '4s',
   }).catch((thrown: FaasError) => thrown)
   assert.ok(error instanceof FaasError)
   assert.match(error.message, /when asked for \/healthz it did not answer/)
