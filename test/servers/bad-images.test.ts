@@ -30,7 +30,7 @@ for (const runtime of runtimes) {
     })
     after(() => place[Symbol.asyncDispose]())
 
-    const deployGood = async (name: string) => place.deploy(name, await good, '-e', 'MODE=dual')
+    const deployGood = async (name: string) => place.post(name, await good, [['env', 'MODE=dual']])
     const deployBad = async (mode: string, ...options: string[]) =>
       place.deploy(mode, await bad, '-e', `MODE=${mode}`, ...options)
     const neighbourServes = async () =>

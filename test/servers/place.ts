@@ -30,7 +30,9 @@ export interface Place extends AsyncDisposable {
   readonly runtime: RuntimeName
   /** `faas new NAME ARCHIVE OPTION…`. Throws when it fails. */
   deploy(name: string, archive: string, ...options: string[]): Promise<Deployed>
-  /** The same where it must fail: what it says, with hint and code. */
+  /** The same by the API, for cases that are about something else; `query` as in `POST /api/new`. */
+  post(name: string, archive: string, query: readonly (readonly [string, string])[]): Promise<Deployed>
+  /** `faas new` where it must fail: what it says, with hint and code. */
   deployFails(name: string, archive: string, ...options: string[]): Promise<string>
   /** The body that the function answers on port 80, seen from the device. Throws when it answers with an error. */
   get(name: string, path?: string): Promise<string>
@@ -62,8 +64,8 @@ export async function createPlace(runtime: RuntimeName): Promise<Place> {
   const newFunction = (name: string, archive: string, options: readonly string[], codes: readonly number[]) =>
     run(['faas', '--json', 'new', name, archive, ...options], codes)
   // By curl, because it is polled: the `faas` program takes half a second of CPU time to start.
-  const api = async (method: 'GET' | 'DELETE', path: string): Promise<string> => {
-    const curl = ['curl', '--silent', '--show-error', '--request', method, '--max-time', '60']
+  const api = async (method: 'GET' | 'POST' | 'DELETE', path: string, ...more: string[]): Promise<string> => {
+    const curl = ['curl', '--silent', '--show-error', '--request', method, '--max-time', '90', ...more]
     return (await run([...curl, '--unix-socket', '/run/faasd/api.sock', `http://localhost${path}`])).stdout
   }
   const describe = async (name: string): Promise<FunctionDetail> =>
@@ -92,6 +94,13 @@ export async function createPlace(runtime: RuntimeName): Promise<Place> {
     runtime,
     deploy: async (name, archive, ...options) =>
       JSON.parse((await newFunction(name, archive, options, [0])).stdout) as Deployed,
+    async post(name, archive, query) {
+      const path = `/api/new?${query.map((pair) => pair.map(encodeURIComponent).join('=')).join('&')}`
+      const header = `X-Image-Name: ${name}`
+      return JSON.parse(
+        await api('POST', path, '--header', header, '--data-binary', `@${archive}`),
+      ) as Deployed
+    },
     async deployFails(name, archive, ...options) {
       const { code: exitCode, stderr, stdout } = await newFunction(name, archive, options, anyCode)
       if (exitCode === 0) throw new Error(`the deploy of ${name} should have failed: ${stdout}`)
