@@ -12,7 +12,13 @@ import { formatIpv6, ipv6Bytes } from '../../src/values/ipv6.ts'
 import type { Machine } from '../machines/machine.ts'
 import { type Platform, pathIn } from './platform.ts'
 
-type Registered = ReadonlyMap<string, { readonly address: string; readonly image: string }>
+interface RegisteredFunction {
+  readonly address: string
+  readonly image: string
+  /** Versions that a rollback may want. */
+  readonly previous: readonly { readonly image: string }[]
+}
+type Registered = ReadonlyMap<string, RegisteredFunction>
 
 /** Everything that is wrong now. Empty when all is well. */
 export async function findViolations(platform: Platform): Promise<readonly string[]> {
@@ -167,7 +173,8 @@ async function mounts(server: Machine, functions: Registered): Promise<string[]>
 async function store(server: Machine, functions: Registered): Promise<string[]> {
   const directory = pathIn(server, 'faasd', 'store')
   const records = await readdir(`${directory}/images`)
-  const images = new Set([...functions.values()].map(({ image }) => `${hexOf(image)}.json`))
+  const kept = [...functions.values()].flatMap(({ image, previous }) => [{ image }, ...previous])
+  const images = new Set(kept.map(({ image }) => `${hexOf(image)}.json`))
   const layers = new Set<string>()
   for (const record of records) {
     const { layers: own } = JSON.parse(await readFile(`${directory}/images/${record}`, 'utf8')) as {
