@@ -2,7 +2,7 @@
  * Binds a UNIX socket of a container for it: the name is made in the container's own root, by a look-up that no link
  * leads out of (openat2(2), RESOLVE_IN_ROOT), and belongs to the caller.
  */
-import { closeSync, constants, lchownSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, constants, openSync, readFileSync } from 'node:fs'
 import { posix } from 'node:path'
 import * as libc from './libc.ts'
 
@@ -57,7 +57,7 @@ function openInRoot(start: number, path: string): number {
   return Number(call) < 0 ? -libc.errnoNumber() : Number(call)
 }
 
-/** Made with the caller's umask and given to the caller, as if it had been made by it. */
+/** Made with the caller's umask and as the caller, who may only make what it may make by itself. */
 function bindNamed(fd: number, pid: number, path: string): number {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
   const id = (key: string): number =>
@@ -66,10 +66,16 @@ function bindNamed(fd: number, pid: number, path: string): number {
   const name = Buffer.from(`\0\0${path}\0`, 'latin1')
   name.writeUInt16LE(AF_UNIX, 0)
   const before = process.umask(umask)
-  const result = bindTo(fd, name)
-  process.umask(before)
-  if (result === 0) lchownSync(path, id('Uid'), id('Gid'))
-  return result
+  // Of this thread, and only until the next lines (setfsuid(2)); a file system of the container knows no other owner.
+  libc.setfsgid(id('Gid'))
+  libc.setfsuid(id('Uid'))
+  try {
+    return bindTo(fd, name)
+  } finally {
+    libc.setfsuid(0)
+    libc.setfsgid(0)
+    process.umask(before)
+  }
 }
 
 const bindTo = (fd: number, address: Buffer): number =>
