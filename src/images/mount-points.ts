@@ -7,7 +7,7 @@
  * in something that is no directory is left out.
  */
 import type { Stats } from 'node:fs'
-import { lstat, readdir, readlink } from 'node:fs/promises'
+import { lstat, opendir, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 
 /** A directory, its owner as the container numbers it, its permission bits with setgid and the sticky bit. */
@@ -200,7 +200,7 @@ async function surveyContent(directory: string): Promise<Content> {
   let entries = 0
   const left = [directory]
   for (let here = left.pop(); here !== undefined; here = left.pop()) {
-    for (const name of await namesIn(here)) {
+    for await (const name of namesIn(here)) {
       const path = Buffer.concat([Buffer.from(`${here}/`), name])
       const found = await lstat(path)
       entries += 1
@@ -216,12 +216,14 @@ async function surveyContent(directory: string): Promise<Content> {
   return { bytes, entries, copyable: true }
 }
 
-async function namesIn(directory: string): Promise<readonly Buffer[]> {
+/** One by one: a layer may have millions of names in one directory. Their bytes, since not every name is text. */
+async function* namesIn(directory: string): AsyncGenerator<Buffer> {
   try {
-    return await readdir(directory, { encoding: 'buffer' })
+    // Node gives names as bytes for this encoding; its types know of text only.
+    const entries = await opendir(directory, { encoding: 'buffer' as BufferEncoding })
+    for await (const { name } of entries) yield Buffer.from(name)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-    throw error
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
   }
 }
 
