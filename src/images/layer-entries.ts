@@ -120,8 +120,9 @@ export class LayerReader {
     const marked = parts.some((part) => part.startsWith(whiteoutPrefix))
     if (marked) return this.#mark(parts, last, entry.name)
     const path = this.#links.resolve(parts)
-    // One path, one meaning: whatever stood there before is replaced.
-    if (entry.kind !== 'hardlink') this.#links.delete(path)
+    // One path, one meaning: whatever stood there before is replaced. But not by what never comes to be: a link stays
+    // one where a device would have taken its place.
+    if (!keepsWhatIsThere.has(entry.kind)) this.#links.delete(path)
     this.#skippedDevices.delete(path)
     return this.#create(entry, path)
   }
@@ -181,6 +182,12 @@ export class LayerReader {
     return { kind: 'hardlink', path, attributes, target }
   }
 }
+
+const keepsWhatIsThere: ReadonlySet<TarEntry['kind']> = new Set([
+  'hardlink',
+  'character device',
+  'block device',
+])
 
 const idInRange = (id: number): number => (id >= 0 && id <= maxId ? id : overflowId)
 

@@ -117,6 +117,21 @@ test('renderLayer() makes a character device of a whiteout and of nothing else',
   )
 })
 
+test('a device that is left out does not make its place safe to write through', async () => {
+  const plain = { mode: 0o644, uid: 0, gid: 0, mtimeSeconds: 0 }
+  const rendered = await render(
+    layerOf([
+      { ...plain, kind: 'symlink', name: 'b', linkName: 'a' },
+      { ...plain, kind: 'character device', name: 'b' },
+      { ...plain, kind: 'file', name: 'b/c' },
+    ]),
+  )
+  assert.deepEqual(
+    rendered?.map(({ name }) => name),
+    ['b', 'a/c'],
+  )
+})
+
 test('surveyLayer() and renderLayer() refuse or read a damaged layer, and throw nothing else', async () => {
   const plain = { mode: 0o644, uid: 0, gid: 0, mtimeSeconds: 0 }
   const layer = layerOf([
