@@ -12,7 +12,7 @@
 import { copyFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { fibonacciImage } from '../../test/images/build.ts'
+import { buildImage, fibonacciImage } from '../../test/images/build.ts'
 import { createLab, findKeptLab, type Lab } from '../../test/machines/lab.ts'
 import type { Machine } from '../../test/machines/machine.ts'
 import { startedLine, startPlatform } from '../../test/machines/platform.ts'
@@ -116,7 +116,45 @@ async function tellStory(lab: Lab, signal: AbortSignal): Promise<void> {
   const answer = await onDevice('curl http://fibonacci.faas/?n=10')
   await onServer('wg show')
   if (answer.trimEnd() !== expected) throw new DemoFailure(`the function should have answered:\n${expected}`)
+
+  heading('A server that knows nothing of faasd: busybox httpd, as Debian has it')
+  const [one, two] = [join(lab.directory, 'hello-1.tar'), join(lab.directory, 'hello-2.tar')]
+  await copyFile(await patiently('building the image', helloImage('one'), signal), one)
+  await copyFile(await helloImage('two'), two)
+  const sleepSoon = '--pause 1s --idle 1s'
+  await onServer(`faas new hello ${one} ${sleepSoon}`)
+  await onDevice('curl http://hello.faas/')
+
+  heading('It sleeps when nobody calls, and wakes for the next connection')
+  await onServer("until faas list | grep -q '^hello .* idle '; do sleep 0.2; done; faas list")
+  await onDevice("curl -w '  woke and answered in %{time_total} s\\n' http://hello.faas/")
+
+  heading('It is redeployed while it is called: no request is lost')
+  const calls = `for i in $(seq ${loadCalls}); do curl -sS http://hello.faas/ || echo failed; done | sort | uniq -c`
+  const [counts] = await Promise.all([onDevice(calls), onServer(`faas new hello ${two} ${sleepSoon}`)])
+  if (counts.includes('failed')) throw new DemoFailure('a request failed during the redeploy')
+  const after = await onDevice('curl http://hello.faas/')
+  if (after.trim() !== 'hello from version two') throw new DemoFailure('the new version should answer')
 }
+
+const loadCalls = 200
+
+/** busybox httpd with one page, as an image that anybody could have built. */
+const helloImage = (version: string): Promise<string> =>
+  buildImage({
+    name: 'hello',
+    base: 'busybox',
+    layers: [
+      [
+        { path: 'www', type: 'directory' },
+        { path: 'www/index.html', content: `hello from version ${version}\n` },
+      ],
+    ],
+    config: {
+      Cmd: ['/bin/busybox', 'httpd', '-f', '-p', '8080', '-h', '/www'],
+      ExposedPorts: { '8080/tcp': {} },
+    },
+  })
 
 /** Prints a command, runs it by bash in the machine, prints what it answered; a failure ends the demo. */
 async function step(machine: Machine, command: string, signal: AbortSignal): Promise<string> {

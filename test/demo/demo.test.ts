@@ -41,6 +41,9 @@ test('demo prints real commands and the function’s answer, succeeds, and leave
     stdout,
     /^device# curl http:\/\/fibonacci\.faas\/\?n=10\n\s+Fibonacci sequence \(10 steps\):\n\s+0, 1, 1, 2, 3, 5, 8, 13, 21, 34$/m,
   )
+  assert.match(stdout, /^device# curl http:\/\/hello\.faas\/\n\s+hello from version one$/m)
+  assert.match(stdout, /woke and answered in [\d.]+ s/)
+  assert.match(stdout, /hello from version two\n\n✅ The demo is complete/)
   await leavesNothing(place)
 })
 
