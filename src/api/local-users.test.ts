@@ -38,3 +38,25 @@ test('findFaasGroup() answers the gid, or undefined where there is no group', as
   assert.equal(await findFaasGroup({ exec: getentOf([], ['faas:x:990:']) }), 990)
   assert.equal(await findFaasGroup({ exec: getentOf([], []) }), undefined)
 })
+
+test('createFindUser() asks once in a while, not for each connection', async () => {
+  let asked = 0
+  let now = 0
+  const getent = getentOf(passwd, ['faas:x:990:alice'])
+  const findUser = createFindUser({
+    exec: (command, args, options) => {
+      asked++
+      return getent(command, args, options)
+    },
+    nowMs: () => now,
+  })
+  const [one, two] = await Promise.all([findUser(1000), findUser(1000)])
+  assert.deepEqual(one, two)
+  const once = asked
+  now = 4_999
+  await findUser(1000)
+  assert.equal(asked, once)
+  now = 5_001
+  await findUser(1000)
+  assert.equal(asked, once * 2)
+})

@@ -13,8 +13,32 @@ export async function findFaasGroup({ exec }: { exec: Exec }): Promise<number | 
   return gid === undefined || gid === '' ? undefined : Number(gid)
 }
 
-/** Looks up a user by uid. A uid without a name is no member of anything. */
-export function createFindUser({ exec }: { exec: Exec }): FindUser {
+/** A change of the group takes this long to count: somebody who connects in a loop must not cost a process each time. */
+const rememberedMs = 5_000
+const maxRemembered = 1_000
+
+/** Looks up a user by uid, and remembers the answer for a moment. A uid without a name is no member of anything. */
+export function createFindUser({
+  exec,
+  nowMs = () => performance.now(),
+}: {
+  exec: Exec
+  nowMs?: () => number
+}): FindUser {
+  const remembered = new Map<number, { readonly user: ReturnType<FindUser>; readonly untilMs: number }>()
+  const look = createLookUp(exec)
+  return (uid) => {
+    const known = remembered.get(uid)
+    if (known && known.untilMs > nowMs()) return known.user
+    if (remembered.size >= maxRemembered) remembered.clear()
+    const user = look(uid)
+    remembered.set(uid, { user, untilMs: nowMs() + rememberedMs })
+    user.catch(() => remembered.delete(uid))
+    return user
+  }
+}
+
+function createLookUp(exec: Exec): FindUser {
   return async (uid) => {
     const user = await exec('getent', ['passwd', String(uid)], { okCodes })
     const [name = '', , , primaryGid = ''] = user.stdout.trim().split(':')
