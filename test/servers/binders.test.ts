@@ -18,6 +18,7 @@ interface Seen {
   readonly generation?: number
   readonly datagram?: string
   readonly second?: string
+  readonly unix?: string
 }
 
 interface BinderCase {
@@ -115,6 +116,11 @@ const cases: readonly BinderCase[] = [
       assert.equal((await ask(place, name)).datagram, 'inside')
       await onlyPort80(place, name)
     },
+  },
+  {
+    title: 'one that binds UNIX sockets when it has its port',
+    mode: 'unix',
+    more: async (place, name) => assert.equal((await ask(place, name)).unix, 'second 0, second 0, True'),
   },
   {
     title: 'one with a second TCP port, which stays inside',

@@ -32,6 +32,7 @@ export const recv = libc.func('long recv(int, void *, size_t, int)')
 export const send = libc.func('long send(int, void *, size_t, int)')
 export const sendmsg = libc.func('long sendmsg(int, void *, int)')
 export const setsockopt = libc.func('int setsockopt(int, int, int, void *, uint)')
+/** Both change the calling thread alone, and what follows is checked with these ids (setfsuid(2)). */
 export const setfsgid = libc.func('int setfsgid(uint)')
 export const setfsuid = libc.func('int setfsuid(uint)')
 export const setns = libc.func('int setns(int, int)')

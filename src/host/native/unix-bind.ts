@@ -1,8 +1,10 @@
 /**
  * Binds a UNIX socket of a container for it: the name is made in the container's own root, by a look-up that no link
- * leads out of (openat2(2), RESOLVE_IN_ROOT), and belongs to the caller.
+ * leads out of (openat2(2), RESOLVE_IN_ROOT), and belongs to the caller. It is made with the caller's rights too: a
+ * file system of the container's user namespace takes no file of a user that it does not know, root of the host for
+ * one (EOVERFLOW).
  */
-import { closeSync, constants, openSync, readFileSync } from 'node:fs'
+import { closeSync, constants, lchownSync, openSync, readFileSync, statSync } from 'node:fs'
 import { posix } from 'node:path'
 import * as libc from './libc.ts'
 
@@ -12,6 +14,8 @@ const RESOLVE_NO_MAGICLINKS_IN_ROOT = 0x02 | 0x10
 const SYS_openat2 = 437
 const openHowBytes = 24
 const maxNameBytes = 80
+/** A bit of `CapEff`, capabilities(7). */
+const CAP_DAC_OVERRIDE = 1 << 1
 const EINVAL = 22
 const ENAMETOOLONG = 36
 
@@ -57,25 +61,27 @@ function openInRoot(start: number, path: string): number {
   return Number(call) < 0 ? -libc.errnoNumber() : Number(call)
 }
 
-/** Made with the caller's umask and as the caller, who may only make what it may make by itself. */
+/** Made with the caller's umask and rights, and given to the caller, as if it had been made by it. */
 function bindNamed(fd: number, pid: number, path: string): number {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8')
   const id = (key: string): number =>
     Number(new RegExp(`^${key}:(?:\\s+\\d+){3}\\s+(\\d+)$`, 'm').exec(status)?.[1])
   const umask = Number.parseInt(/^Umask:\s+([0-7]+)$/m.exec(status)?.[1] ?? '22', 8)
+  const capabilities = Number.parseInt(/^CapEff:\s+[0-9a-f]{8}([0-9a-f]{8})$/m.exec(status)?.[1] ?? '0', 16)
+  const [uid, gid] = [id('Uid'), id('Gid')]
+  // Whom no permission stops makes it as the directory's owner.
+  const maker = (capabilities & CAP_DAC_OVERRIDE) === 0 ? uid : statSync(posix.dirname(path)).uid
   const name = Buffer.from(`\0\0${path}\0`, 'latin1')
   name.writeUInt16LE(AF_UNIX, 0)
   const before = process.umask(umask)
-  // Of this thread, and only until the next lines (setfsuid(2)); a file system of the container knows no other owner.
-  libc.setfsgid(id('Gid'))
-  libc.setfsuid(id('Uid'))
-  try {
-    return bindTo(fd, name)
-  } finally {
-    libc.setfsuid(0)
-    libc.setfsgid(0)
-    process.umask(before)
-  }
+  libc.setfsgid(gid)
+  libc.setfsuid(maker)
+  const result = bindTo(fd, name)
+  libc.setfsuid(0)
+  libc.setfsgid(0)
+  process.umask(before)
+  if (result === 0) lchownSync(path, uid, gid)
+  return result
 }
 
 const bindTo = (fd: number, address: Buffer): number =>

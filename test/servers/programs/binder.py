@@ -79,6 +79,15 @@ def call_second_port():
         return type(error).__name__
 
 
+def call_unix_sockets():
+    words = []
+    for path in ("/tmp/control", "/run/control"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.connect(path)
+            words.append(caller.recv(100).decode() + " " + str(os.stat(path).st_uid))
+    return ", ".join(words + [str(os.path.exists("/tmp/relative"))])
+
+
 def greet(server):
     while True:
         connection, _ = server.accept()
@@ -158,6 +167,18 @@ elif mode == "udp":
     udp.settimeout(2)
     extra["datagram"] = datagram_to_myself
     serve(listener())
+elif mode == "unix":
+    tcp = listener()
+    for path in ("/tmp/control", "/run/control"):
+        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        local.bind(path)
+        local.listen(5)
+        threading.Thread(target=greet, args=(local,)).start()
+    os.chdir("/tmp")
+    local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    local.bind("relative")
+    extra["unix"] = call_unix_sockets
+    serve(tcp)
 elif mode == "second-port":
     threading.Thread(target=greet, args=(listener(number=9999),)).start()
     extra["second"] = call_second_port
