@@ -100,6 +100,8 @@ export const functionStats = z.object({
   instances: z.int().min(0),
   /** Of these, the ones of the `fd` contract that wait for a connection. */
   standbys: z.int().min(0),
+  /** How connections reach the image: straight from the kernel, or through a relay where the image needs one. */
+  path: z.enum(['kernel', 'relay']),
   connections: z.object({
     accepted: z.int().min(0),
     passed: z.int().min(0),

@@ -114,7 +114,15 @@ export function createFakePlatform(overrides: Partial<Platform> = {}): FakePlatf
     async stats(name) {
       find(name)
       const connections = { accepted: 3, passed: 2, refused: 1, failed: 0 }
-      return { name, instances: 0, standbys: 0, connections, memory_bytes: null, cpu_ms: null }
+      return {
+        name,
+        instances: 0,
+        standbys: 0,
+        path: 'kernel',
+        connections,
+        memory_bytes: null,
+        cpu_ms: null,
+      }
     },
 
     vpn: {

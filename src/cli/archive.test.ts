@@ -51,7 +51,12 @@ test('faas new deploys nothing when docker save fails half-way, and says what do
 test('faas new says that there is neither a file nor a docker', async (context) => {
   const { host } = await serveFake(context)
   await programs(context, {})
-  const { code, stderr } = await run(['new', 'one', 'nothing.tar'], { host })
+  const { code, stderr } = await run(['new', 'one', 'nothing'], { host })
   assert.equal(code, 1)
-  assert.match(stderr, /there is no file nothing\.tar, and no docker .*\(PROGRAM_MISSING\)\nhint: /)
+  assert.match(stderr, /there is no file nothing, and no docker .*\(PROGRAM_MISSING\)\nhint: /)
+  for (const path of ['nothing.tar', '/nothing', './nothing', 'nothing.tar.gz']) {
+    const missing = await run(['new', 'one', path], { host })
+    assert.equal(missing.code, 2)
+    assert.match(missing.stderr, /there is no file .*nothing.*\(OPTION_INVALID\)\nhint: /)
+  }
 })

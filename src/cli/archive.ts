@@ -38,6 +38,12 @@ export async function openArchive(source: string | undefined, context: CliContex
       bytes: file.size,
       body: createReadStream(source, { highWaterMark: 256 * 1024 }),
     }
+  // Names of images have slashes too, but none begins with one or with a dot, and none ends like an archive.
+  if (/^[./]|\.(?:tar|tgz|tar\.(?:gz|zst))$/.test(source)) {
+    throw new FaasError('OPTION_INVALID', `there is no file ${source}`, {
+      hint: 'give the path of an archive made by docker save, or the name of an image',
+    })
+  }
   return { description: `the image ${source}`, body: saveImage(source) }
 }
 

@@ -18,15 +18,17 @@ export function describeCommand(context: CliContext): Command {
 
 function renderDetail(
   detail: FunctionDetail,
-  { connections, standbys, memory_bytes, cpu_ms }: FunctionStats,
+  { connections, standbys, path, memory_bytes, cpu_ms }: FunctionStats,
 ): string {
-  const { limits, timeouts } = detail
+  const { limits } = detail
   return renderPairs([
     ['name', detail.name],
     ['address', detail.ip],
     ['url', detail.url],
+    ['ports', detail.ports.map(({ port, target }) => `${port}:${target}`).join(' ')],
     ['state', `${detail.state}, ${detail.instances} of at most ${detail.max_instances} instances`],
     ['contract', detail.contract],
+    ...(detail.contract === 'listen' ? [['path', path] as const] : []),
     ...(detail.contract === 'fd' ? [['standbys', renderStandbys(detail, standbys)] as const] : []),
     ['version', String(detail.version)],
     ['image', detail.image],
@@ -39,23 +41,26 @@ function renderDetail(
     ['cpu', `${limits.cpu_millis / 1000} cores`],
     ['pids', String(limits.pids)],
     ['/tmp', renderBytes(limits.tmp_bytes)],
-    [
-      'time limits',
-      `connect ${timeouts.connect_ms} ms, total ${timeouts.total_ms} ms, queue ${timeouts.queue_ms} ms`,
-    ],
+    ['time limits', renderTimes(detail)],
     ...(detail.health === null ? [] : [['health', detail.health] as const]),
     ['created', detail.created],
     ['updated', detail.updated],
-    [
-      'connections',
-      `${connections.accepted} accepted, ${connections.passed} passed, ${connections.refused} refused, ${connections.failed} failed`,
-    ],
+    // Those of a server go past us: only the kernel counts them.
+    ...(detail.contract === 'fd' ? [['connections', renderConnections(connections)] as const] : []),
     [
       'in use',
       `${memory_bytes === null ? 'unknown' : renderBytes(memory_bytes)} memory, ${cpu_ms ?? 'unknown'} ms of CPU time`,
     ],
   ])
 }
+
+const renderTimes = ({ contract, timeouts }: FunctionDetail): string =>
+  contract === 'fd'
+    ? `connect ${timeouts.connect_ms} ms, total ${timeouts.total_ms} ms, queue ${timeouts.queue_ms} ms`
+    : `listen ${timeouts.connect_ms} ms, pause ${timeouts.pause_ms} ms, idle ${timeouts.idle_ms} ms`
+
+const renderConnections = ({ accepted, passed, refused, failed }: FunctionStats['connections']): string =>
+  `${accepted} accepted, ${passed} passed, ${refused} refused, ${failed} failed`
 
 function renderStandbys({ standby, reuse }: FunctionDetail, waiting: number): string {
   const wanted = standby === 'demand' ? 'by demand' : `of ${standby} at any time`

@@ -52,7 +52,7 @@ export function newCommand(context: CliContext): Command {
     .option('--timeout <time>', 'how long an instance may take for a connection, such as 30s')
     .option('--queue-timeout <time>', 'how long a connection waits while all instances are busy')
     .option('--max <count>', 'instances at one time, at most')
-    .option('--min <count>', 'instances that are kept, frozen, when nobody calls')
+    .option('--min <count>', 'listen: of the instances that callers have started, how many stay frozen')
     .option('--standby <count>', 'fd: instances that wait ahead of connections; by demand when left out')
     .option('--reuse', 'fd: instances may ask for the next connection when they have answered')
     .option('--contract <name>', 'how the image gets its requests, fd or listen; found out when left out')

@@ -12,6 +12,7 @@ import {
   type FunctionRecord,
   type FunctionVersion,
   idleMsOf,
+  type PortMapping,
   versionsOf,
 } from '../functions/function.ts'
 import type { Registry } from '../functions/registry.ts'
@@ -20,6 +21,7 @@ import { type Remove, recordOf } from '../functions/remove.ts'
 import { parseVersionReference, type Rollback } from '../functions/rollback.ts'
 import type { ImageConfig } from '../images/image.ts'
 import type { ImageStore } from '../images/store.ts'
+import { functionPort } from '../net/addresses.ts'
 import type { PeerNetwork } from '../peers/network.ts'
 import type { Requests } from '../requests/requests.ts'
 import { defaultLimits } from '../runtime/container.ts'
@@ -118,7 +120,7 @@ export function createPlatform(deps: PlatformDeps): Platform {
       return {
         ...(await summarize(name, record)),
         name,
-        url: `http://${name}.faas/`,
+        url: urlOf(name, record.ports),
         version: record.version,
         updated: record.deployed,
         working_dir: config.workingDir || '/',
@@ -142,12 +144,14 @@ export function createPlatform(deps: PlatformDeps): Platform {
 
     async stats(name) {
       recordOf(registry, name)
-      const { accepted, passed, refused, failed, instances, standbys, ids } = requests.stats(name) ?? noStats
+      const { accepted, passed, refused, failed, instances, standbys, relayed, ids } =
+        requests.stats(name) ?? noStats
       const usages = await Promise.all(ids.map(deps.usageOf))
       return {
         name,
         instances,
         standbys,
+        path: relayed ? 'relay' : 'kernel',
         connections: { accepted, passed, refused, failed },
         memory_bytes: usages.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0),
         cpu_ms: Math.round(usages.reduce((sum, { cpuMs }) => sum + cpuMs, 0)),
@@ -207,6 +211,13 @@ function settingsOf(version: FunctionVersion, config: ImageConfig | undefined): 
   }
 }
 
+/** By port 80 where it is one of the function's, else by its first. */
+const urlOf = (name: FunctionName, ports: readonly PortMapping[]): string => {
+  const [first] = ports
+  const isUsual = first === undefined || ports.some(({ port }) => port === functionPort)
+  return isUsual ? `http://${name}.faas/` : `http://${name}.faas:${first.port}/`
+}
+
 const noStats = {
   accepted: 0,
   passed: 0,
@@ -214,6 +225,7 @@ const noStats = {
   failed: 0,
   instances: 0,
   standbys: 0,
+  relayed: false,
   ids: [] as readonly string[],
 }
 

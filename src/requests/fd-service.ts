@@ -154,6 +154,7 @@ export function createFdService(fn: ServedFunction, group: ListenerGroup, deps: 
       instances: instances.size(),
       standbys: instances.waiting(),
       ids: instances.ids(),
+      relayed: false,
       frozen: false,
       waiting: connections.waiting,
       ...connections.counts,

@@ -54,6 +54,7 @@ export function createListenService(
   let closed = false
   let accepting = false
   let failure: string | undefined
+  let relayed = false
   let backoffMs = firstBackoffMs
   let backoff: NodeJS.Timeout | undefined
   let starting = 0
@@ -169,7 +170,11 @@ export function createListenService(
     onListening: (target: number) => void,
   ): Attachment => {
     const onTrouble = (message: string): void => log.warn(fn.name, message)
-    const options = { directory, listeners: given.byTarget, onListening, onTrouble, mayPass: deps.mayPass }
+    const onRelay = (): void => {
+      relayed = true
+    }
+    const { mayPass } = deps
+    const options = { directory, listeners: given.byTarget, onListening, onRelay, onTrouble, mayPass }
     const supervision = superviseInstance(options, poller)
     return {
       mounts: [],
@@ -332,6 +337,7 @@ export function createListenService(
       const replaced = current
       current = next
       failure = undefined
+      relayed = false
       if (members.active() + starting > 0 && replaced.versionId !== next.versionId) {
         void inTurn('replace', () => replace(next))
       }
@@ -380,6 +386,7 @@ export function createListenService(
       instances: members.size(),
       standbys: 0,
       ids: members.ids(),
+      relayed,
       frozen: members.isFrozen(),
       waiting: 0,
       ...counts,

@@ -8,6 +8,8 @@ export interface ServiceStats {
   readonly standbys: number
   /** Ids of the containers that run now. */
   readonly ids: readonly string[]
+  /** Whether a relay copies between callers and an instance. */
+  readonly relayed: boolean
   /** Whether the instances are frozen until somebody calls. */
   readonly frozen: boolean
   /** Connections that wait for an instance, of those that were taken from the kernel. */

@@ -18,6 +18,8 @@ export interface ServerCase {
   /** Calls it. Default: `GET /`. */
   readonly ask?: (place: Place, name: string) => Promise<string>
   readonly expected: (version: string) => string | RegExp
+  /** Default `kernel`. */
+  readonly path?: 'relay'
 }
 
 /** An idle function is frozen after a second, and ended after another. */
@@ -38,7 +40,7 @@ function suiteOn(runtime: RuntimeName, cases: readonly ServerCase[]): void {
     })
     after(() => place[Symbol.asyncDispose]())
 
-    for (const { title, name, needs = [], image, options = [], ask, expected } of cases) {
+    for (const { title, name, needs = [], image, options = [], ask, expected, path = 'kernel' } of cases) {
       test(`${title}, serves, is frozen, woken, ended, started and redeployed`, {
         skip: missingFor(needs),
       }, async () => {
@@ -50,6 +52,7 @@ function suiteOn(runtime: RuntimeName, cases: readonly ServerCase[]): void {
         assert.equal(contract, 'listen')
         await answers('1')
         await answers('1')
+        assert.equal(await place.pathOf(name), path)
         await place.reaches(name, 'paused')
         await answers('1')
         await place.reaches(name, 'idle')

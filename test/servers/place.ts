@@ -4,7 +4,7 @@
  */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Deployed, FunctionDetail } from '../../src/api/answers.ts'
+import type { Deployed, FunctionDetail, FunctionStats } from '../../src/api/answers.ts'
 import { eventually } from '../../src/host/eventually.ts'
 import type { ExecResult } from '../../src/host/exec.ts'
 import { createLab, type Lab } from '../machines/lab.ts'
@@ -41,6 +41,8 @@ export interface Place extends AsyncDisposable {
   /** Sends `text` from the device to a port of the function and answers the first `lines` that come back. */
   talk(name: string, port: number, text: string, lines?: number): Promise<string>
   describe(name: string): Promise<FunctionDetail>
+  /** How connections reach it. */
+  pathOf(name: string): Promise<FunctionStats['path']>
   /** Waits until `faas describe` names one of these states. */
   reaches(name: string, ...states: FunctionDetail['state'][]): Promise<FunctionDetail>
   /** What the function has printed, platform's words included. */
@@ -118,6 +120,8 @@ export async function createPlace(runtime: RuntimeName): Promise<Place> {
       return (await device.exec([...argv, String(lines)], { timeoutMs: patienceMs })).stdout
     },
     describe,
+    pathOf: async (name) =>
+      (JSON.parse(await api('GET', `/api/functions/${name}/stats`)) as FunctionStats).path,
     reaches: (name, ...states) =>
       eventually(
         `${name} is ${states.join(' or ')}`,

@@ -52,6 +52,7 @@ const cases: readonly ServerCase[] = [
     name: 'nginx-ipv4',
     image: (version) => images.nginxServer({ version, listen: ['80'] }),
     expected: (version) => `nginx ${version} 127.0.0.1\n`,
+    path: 'relay',
   },
   {
     title: 'Redis, whose entrypoint changes to another user, on its own port',
