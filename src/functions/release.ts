@@ -20,6 +20,8 @@ import {
   type ContractName,
   commandOf,
   contractNames,
+  defaultTimeouts,
+  type FunctionOptions,
   type FunctionRecord,
   type FunctionVersion,
   keptVersions,
@@ -173,13 +175,27 @@ export function createRelease(deps: FunctionsDeps): Release {
       onProgress({ step: 'commit', message: `${name} is ${address}, contract ${contract}` })
       await commit(name, { ...record, contract })
       onProgress({ step: 'publish', message: `waiting until ${name}.faas resolves` })
-      const warnings = await publish(name, address)
+      const warnings = [...uselessOptions(contract, candidate.options), ...(await publish(name, address))]
       await reach('D13')
       return { name, ip: address, cmd: commandOf(image.config), contract, version: record.version, warnings }
     } finally {
       reserved.delete(address)
     }
   }
+}
+
+/** What was stated for the other contract: the image's own may have been found out only now. */
+export function uselessOptions(
+  contract: ContractName,
+  { standby, reuse, minInstances, timeouts }: FunctionOptions,
+): readonly string[] {
+  const stated =
+    contract === 'listen'
+      ? { standby: typeof standby === 'number', reuse: reuse === true }
+      : { min: minInstances > 0, pause: timeouts.pauseMs !== defaultTimeouts.pauseMs }
+  return Object.entries(stated)
+    .filter(([, isStated]) => isStated)
+    .map(([option]) => `--${option} has no effect: the image speaks the contract ${contract}`)
 }
 
 /** Somebody else's run may have taken the step that serves the function: then it is done by the time of the zone. */
