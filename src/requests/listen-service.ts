@@ -97,8 +97,9 @@ export function createListenService(
   const wake = (events: number): void => {
     unwatchListeners()
     clearTimeout(endTimer)
-    // An instance has shut the sockets down that it shared with us, and is gone.
-    if ((events & EPOLLHUP) !== 0 && members.active() + starting === 0) renewListeners()
+    if ((events & EPOLLHUP) !== 0 && members.active() + starting === 0) {
+      return fail('an instance has shut its listener down, and is gone')
+    }
     stayAwake()
     if (members.isFrozen()) void inTurn('thaw', () => members.thaw())
     else if (members.active() === 0 && starting === 0) begin(current, listeners)
