@@ -44,6 +44,17 @@ export function collectNodes(command: Command, path: readonly string[]): readonl
 
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
+/** In bash and zsh alike: whether words name a command, so that options and arguments are told from it. */
+const renderIsCommand = (nodes: readonly Node[]): string => `_faas_is_command() {
+  case $1 in
+    ${nodes
+      .filter(({ path }) => path !== '')
+      .map(({ path }) => quoted(path))
+      .join(' | ')}) return 0 ;;
+  esac
+  return 1
+}`
+
 /** The words typed so far, without options, pick the list; past the last command names of files are completed. */
 function renderBash(nodes: readonly Node[]): string {
   const cases = nodes.map(
@@ -63,15 +74,7 @@ ${cases.join('\n')}
   esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
 }
-_faas_is_command() {
-  case $1 in
-    ${nodes
-      .filter(({ path }) => path !== '')
-      .map(({ path }) => quoted(path))
-      .join(' | ')}) return 0 ;;
-  esac
-  return 1
-}
+${renderIsCommand(nodes)}
 complete -o default -F _faas faas
 `
 }
@@ -99,15 +102,7 @@ ${cases.join('\n')}
   esac
   _describe 'faas' entries || _files
 }
-_faas_is_command() {
-  case $1 in
-    ${nodes
-      .filter(({ path }) => path !== '')
-      .map(({ path }) => quoted(path))
-      .join(' | ')}) return 0 ;;
-  esac
-  return 1
-}
+${renderIsCommand(nodes)}
 compdef _faas faas
 `
 }

@@ -7,6 +7,7 @@
 import { closeSync, constants, lchownSync, openSync, readFileSync, statSync } from 'node:fs'
 import { posix } from 'node:path'
 import * as libc from './libc.ts'
+import { bindCopy } from './socket-facts.ts'
 
 const AF_UNIX = 1
 const AT_O_PATH_DIRECTORY = 0o10000000 | 0o200000 | 0o2000000
@@ -23,7 +24,7 @@ const ENAMETOOLONG = 36
 export function bindUnixInside(fd: number, pid: number, address: Buffer): number {
   const bytes = address.subarray(2)
   // Without a name, or with one of the network namespace's: no file.
-  if (bytes.length === 0 || bytes[0] === 0) return bindTo(fd, address)
+  if (bytes.length === 0 || bytes[0] === 0) return bindCopy(fd, address)
   const end = bytes.indexOf(0)
   const path = bytes.toString('latin1', 0, end < 0 ? bytes.length : end)
   const base = posix.basename(path)
@@ -74,15 +75,16 @@ function bindNamed(fd: number, pid: number, path: string): number {
   const name = Buffer.from(`\0\0${path}\0`, 'latin1')
   name.writeUInt16LE(AF_UNIX, 0)
   const before = process.umask(umask)
-  libc.setfsgid(gid)
-  libc.setfsuid(maker)
-  const result = bindTo(fd, name)
-  libc.setfsuid(0)
-  libc.setfsgid(0)
-  process.umask(before)
+  let result: number
+  try {
+    libc.setfsgid(gid)
+    libc.setfsuid(maker)
+    result = bindCopy(fd, name)
+  } finally {
+    libc.setfsuid(0)
+    libc.setfsgid(0)
+    process.umask(before)
+  }
   if (result === 0) lchownSync(path, uid, gid)
   return result
 }
-
-const bindTo = (fd: number, address: Buffer): number =>
-  libc.bind(fd, address, address.length) < 0 ? -libc.errnoNumber() : 0
